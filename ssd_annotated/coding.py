@@ -1,0 +1,56 @@
+"""Coding: a box as seen from a prior, and back again.
+
+The network never predicts coordinates. It predicts *offsets*: how far the box's centre lies from
+the prior's, in prior sizes, and how much larger the box is, as a logarithm.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ssd_annotated.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+
+#: Caffe's "variances": what the offsets are divided by, for centres and for sizes.
+VARIANCES = (0.1, 0.2)
+
+
+def encode(
+    boxes: Float[Tensor, "*batch P 4"],
+    priors: Float[Tensor, "P 4"],
+    variances: tuple[float, float] = VARIANCES,
+) -> Float[Tensor, "*batch P 4"]:
+    """Offsets of each box from its prior: (Δcentre / prior size) / v₀ and ln(size / prior size) / v₁.
+
+    Parameters
+    ----------
+    boxes
+        ``xyxy`` fractions, one for each prior, of positive width and height.
+    priors
+        ``cxcywh`` fractions.
+    variances
+        Divisors for centres and for sizes. The paper has none; its code divides by 0.1 and 0.2.
+
+    Notes
+    -----
+    The paper's equation (2), and the variances of the authors' Caffe code.
+    """
+    centres_sizes = xyxy_to_cxcywh(boxes)
+    shift = (centres_sizes[..., :2] - priors[:, :2]) / priors[:, 2:]
+    stretch = torch.log(centres_sizes[..., 2:] / priors[:, 2:])
+    return torch.cat([shift / variances[0], stretch / variances[1]], dim=-1)
+
+
+def decode(
+    offsets: Float[Tensor, "*batch P 4"],
+    priors: Float[Tensor, "P 4"],
+    variances: tuple[float, float] = VARIANCES,
+) -> Float[Tensor, "*batch P 4"]:
+    """Boxes that lie `offsets` away from `priors`: the inverse of `encode`.
+
+    Returns
+    -------
+    ``xyxy`` fractions; like the paper's code, not clipped to the image.
+    """
+    centres = priors[:, :2] + offsets[..., :2] * variances[0] * priors[:, 2:]
+    sizes = priors[:, 2:] * torch.exp(offsets[..., 2:] * variances[1])
+    return cxcywh_to_xyxy(torch.cat([centres, sizes], dim=-1))

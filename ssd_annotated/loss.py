@@ -1,0 +1,191 @@
+"""The loss: how wrong are the boxes that should be there, and how sure the ones that should not.
+
+L(x, c, l, g) = (L_conf(x, c) + α L_loc(x, l, g)) / N, the paper's equation (1), where N counts the
+priors of the batch that were matched to an object.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssd_annotated.coding import VARIANCES, encode
+from ssd_annotated.matching import match_batch
+
+
+class LossParts(NamedTuple):
+    """The loss and the two parts it is the sum of, each already divided by N."""
+
+    total: Float[Tensor, ""]
+    localization: Float[Tensor, ""]
+    confidence: Float[Tensor, ""]
+    num_positives: Int64[Tensor, ""]
+
+
+class MultiBoxLoss(nn.Module):
+    """Localization loss of the positives plus confidence loss of positives and hard negatives, over N.
+
+    Parameters
+    ----------
+    priors
+        ``cxcywh`` fractions, in the order of the network's output.
+    threshold, method, variances
+        How objects become targets: see `match_priors` and `encode`.
+    negatives_per_positive
+        Hard negatives for each positive, image by image. The paper takes 3.
+    alpha
+        Weight of the localization loss.
+    localization
+        ``"smooth_l1"`` with its `beta`, or plain ``"l1"``.
+    confidence
+        ``"cross_entropy"`` of positives and mined negatives, or ``"focal"`` of all priors with its
+        `gamma`, which needs no mining.
+
+    Raises
+    ------
+    ValueError
+        If an option is unknown, a target is malformed (see `check_target`) or the predictions are
+        not made for these priors.
+
+    Notes
+    -----
+    Equations (1) to (3) of the paper and "Hard negative mining" in its section 2.2. Without a
+    positive in the whole batch the loss is 0 and so is its gradient.
+    """
+
+    def __init__(
+        self,
+        priors: Float[Tensor, "P 4"],
+        threshold: float = 0.5,
+        negatives_per_positive: float = 3,
+        alpha: float = 1.0,
+        localization: Literal["smooth_l1", "l1"] = "smooth_l1",
+        beta: float = 1.0,
+        confidence: Literal["cross_entropy", "focal"] = "cross_entropy",
+        gamma: float = 2.0,
+        variances: tuple[float, float] = VARIANCES,
+        method: Literal["bipartite", "argmax"] = "bipartite",
+    ) -> None:
+        super().__init__()
+        if localization not in ("smooth_l1", "l1"):
+            raise ValueError(f"localization must be 'smooth_l1' or 'l1', not {localization!r}")
+        if confidence not in ("cross_entropy", "focal"):
+            raise ValueError(f"confidence must be 'cross_entropy' or 'focal', not {confidence!r}")
+        self.register_buffer("priors", priors, persistent=False)
+        self.threshold, self.method, self.variances = threshold, method, variances
+        self.negatives_per_positive = negatives_per_positive
+        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+        self.localization, self.confidence = localization, confidence
+
+    def forward(
+        self,
+        predictions: tuple[Float[Tensor, "B P 4"], Float[Tensor, "B P C"]],
+        targets: list[dict[str, Tensor]],
+    ) -> LossParts:
+        """Loss of a batch: `predictions` are (offsets, logits), `targets` one dict per image."""
+        offsets, logits = predictions
+        self._check_shapes(offsets, logits, targets)
+        for target in targets:
+            check_target(target, num_classes=logits.shape[2])
+        true_offsets, labels = assign_targets(
+            self.priors, targets, self.threshold, self.method, self.variances
+        )
+        positive = labels > 0
+        num_positives = positive.sum()
+        # A batch without positives sums over nothing: 0 / 1 = 0, with a gradient of zeros.
+        divisor = num_positives.clamp(min=1)
+        localization = self._localization(offsets[positive] - true_offsets[positive]) / divisor
+        confidence = self._confidence(logits, labels) / divisor
+        total = confidence + self.alpha * localization
+        return LossParts(total, localization, confidence, num_positives)
+
+    def _check_shapes(self, offsets: Tensor, logits: Tensor, targets: list) -> None:
+        batch, num_priors = len(targets), len(self.priors)
+        for name, tensor in (("offsets", offsets), ("logits", logits)):
+            if tensor.shape[:2] != (batch, num_priors):
+                raise ValueError(
+                    f"{name} have shape {tuple(tensor.shape)}, expected ({batch}, {num_priors}, ...) "
+                    f"for {batch} targets and {num_priors} priors"
+                )
+
+    def _localization(self, error: Float[Tensor, "N 4"]) -> Float[Tensor, ""]:
+        return (error.abs() if self.localization == "l1" else smooth_l1(error, self.beta)).sum()
+
+    def _confidence(
+        self, logits: Float[Tensor, "B P C"], labels: Int64[Tensor, "B P"]
+    ) -> Float[Tensor, ""]:
+        if self.confidence == "focal":
+            return focal_loss(logits, labels, self.gamma).sum()
+        loss = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+        positive = labels > 0
+        mined = mine_hard_negatives(loss.detach(), positive, self.negatives_per_positive)
+        return loss[positive | mined].sum()
+
+
+def check_target(target: dict[str, Tensor], num_classes: int) -> None:
+    """Raise a ValueError unless the labels of `target` fit its boxes and lie in 1 ... C − 1."""
+    boxes, labels = target["boxes"], target["labels"]
+    if labels.shape != boxes.shape[:1]:
+        raise ValueError(f"{len(boxes)} boxes need as many labels, not {tuple(labels.shape)}")
+    bad = (labels < 1) | (labels >= num_classes)
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        raise ValueError(
+            f"labels[{row}] = {int(labels[row])}: an object's label lies in 1..{num_classes - 1} "
+            "(0 is background)"
+        )
+
+
+def assign_targets(
+    priors: Float[Tensor, "P 4"],
+    targets: list[dict[str, Tensor]],
+    threshold: float = 0.5,
+    method: Literal["bipartite", "argmax"] = "bipartite",
+    variances: tuple[float, float] = VARIANCES,
+) -> tuple[Float[Tensor, "B P 4"], Int64[Tensor, "B P"]]:
+    """Turn each image's objects into one target for each prior: its offsets and its label.
+
+    Returns
+    -------
+    Offsets, zero where there is no object, and labels, 0 for background.
+    """
+    matches = match_batch(priors, [target["boxes"] for target in targets], threshold, method)
+    # One more row stands for "no object", and index −1 finds it at the end.
+    boxes = [torch.cat([t["boxes"], t["boxes"].new_tensor([[0, 0, 1, 1]])]) for t in targets]
+    labels = [torch.cat([t["labels"], t["labels"].new_zeros(1)]) for t in targets]
+    matched_boxes = torch.stack([rows[match] for rows, match in zip(boxes, matches)])
+    matched_labels = torch.stack([rows[match] for rows, match in zip(labels, matches)])
+    offsets = encode(matched_boxes, priors, variances)
+    return offsets.masked_fill(matches[..., None] < 0, 0), matched_labels
+
+
+def mine_hard_negatives(
+    loss: Float[Tensor, "B P"], positive: Bool[Tensor, "B P"], ratio: float = 3
+) -> Bool[Tensor, "B P"]:
+    """Pick each image's negatives of highest confidence loss, `ratio` for each of its positives.
+
+    An image without positives gets none; one with too few negatives gives all it has.
+    """
+    hardness = loss.masked_fill(positive, -torch.inf)
+    # The rank of a prior is its place in the order of falling loss: an argsort of an argsort.
+    rank = hardness.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return (rank < ratio * positive.sum(dim=1, keepdim=True)) & ~positive
+
+
+def smooth_l1(error: Float[Tensor, "*n"], beta: float = 1.0) -> Float[Tensor, "*n"]:
+    """½ error² / β where |error| < β, |error| − ½ β elsewhere (Girshick 2015, eq. 3, with β = 1).
+
+    The form with σ is the same one with β = 1 / σ².
+    """
+    size = error.abs()
+    return torch.where(size < beta, 0.5 * error**2 / beta, size - 0.5 * beta)
+
+
+def focal_loss(
+    logits: Float[Tensor, "B P C"], labels: Int64[Tensor, "B P"], gamma: float = 2.0
+) -> Float[Tensor, "B P"]:
+    """−(1 − p)^γ ln p, with p the softmax score of the true label (Lin et al. 2017, eq. 4)."""
+    log_score = logits.log_softmax(dim=2).gather(2, labels[..., None])[..., 0]
+    return -((1 - log_score.exp()) ** gamma) * log_score

@@ -1,0 +1,104 @@
+"""Matching: which prior learns which object.
+
+A ground-truth box has no row in the network's output. Matching gives it some: first one prior for
+every object, then every other prior that overlaps an object well enough.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from ssd_annotated.boxes import check_boxes, cxcywh_to_xyxy, pairwise_iou
+
+#: An object that overlaps no free prior by more than this stays unmatched (as in Caffe).
+SMALLEST_OVERLAP = 1e-6
+
+
+def match_priors(
+    priors: Float[Tensor, "P 4"],
+    boxes: Float[Tensor, "G 4"],
+    threshold: float = 0.5,
+    method: Literal["bipartite", "argmax"] = "bipartite",
+) -> Int64[Tensor, " P"]:
+    """Give every prior the index of the object it shall learn, or −1 for background.
+
+    Parameters
+    ----------
+    priors
+        ``cxcywh`` fractions.
+    boxes
+        The image's ground truth, ``xyxy`` fractions; G may be 0.
+    threshold
+        A prior that is still free learns its best object if their IoU is at least this.
+    method
+        ``"bipartite"``: each object first gets a prior of its own, see `bipartite_match`.
+        ``"argmax"``: each object takes its best prior, wherever it stands. If two objects share a
+        best prior the later one has it, and the other may be left with none.
+
+    Returns
+    -------
+    Index of the object for each prior. An object is absent if it overlaps no free prior when its
+    turn comes, as must happen when there are more objects than priors.
+
+    Raises
+    ------
+    ValueError
+        If a box is not a box, the threshold is outside (0, 1] or the method is unknown.
+
+    Notes
+    -----
+    Section 2.2 of the paper, "Matching strategy". ``"bipartite"`` is the authors' Caffe code,
+    ``"argmax"`` what torchvision and most other implementations do.
+    """
+    check_boxes(boxes)
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must be an IoU in (0, 1], not {threshold}")
+    if method not in ("bipartite", "argmax"):
+        raise ValueError(f"method must be 'bipartite' or 'argmax', not {method!r}")
+    if len(boxes) == 0:
+        return torch.full((len(priors),), -1, device=priors.device)
+    iou = pairwise_iou(boxes, cxcywh_to_xyxy(priors))
+    best_iou, best_object = iou.max(dim=0)
+    matches = torch.where(best_iou >= threshold, best_object, -1)
+    forced = bipartite_match(iou) if method == "bipartite" else iou.argmax(dim=1)
+    # One by one: assigning all at once leaves open which of two objects wins a shared prior.
+    for index, prior in enumerate(forced.tolist()):
+        if prior >= 0:
+            matches[prior] = index
+    return matches
+
+
+def bipartite_match(iou: Float[Tensor, "G P"]) -> Int64[Tensor, " G"]:
+    """Give every object a prior of its own, best pair of all first.
+
+    Again and again the largest IoU between an object without a prior and a prior without an object
+    makes a pair. So no object loses its prior to another that overlaps it less.
+
+    Returns
+    -------
+    The prior of each object, or −1 where no free prior overlapped it by more than 1e-6. Of equal
+    pairs the first (lowest object, then lowest prior) wins.
+    """
+    num_objects, num_priors = iou.shape
+    free = iou.clone()
+    match = torch.full((num_objects,), -1, device=iou.device)
+    for _ in range(min(num_objects, num_priors)):
+        best = free.argmax()
+        if free.flatten()[best] <= SMALLEST_OVERLAP:
+            break
+        index, prior = best // num_priors, best % num_priors
+        match[index] = prior
+        free[index, :] = free[:, prior] = -1
+    return match
+
+
+def match_batch(
+    priors: Float[Tensor, "P 4"],
+    boxes: list[Float[Tensor, "_ 4"]],
+    threshold: float = 0.5,
+    method: Literal["bipartite", "argmax"] = "bipartite",
+) -> Int64[Tensor, "B P"]:
+    """Match every image of a batch on its own; see `match_priors`."""
+    return torch.stack([match_priors(priors, image, threshold, method) for image in boxes])

@@ -1,0 +1,233 @@
+"""The network: a trunk, extra blocks that shrink its map step by step, and two heads on every map.
+
+Nothing here knows what an object is. Every cell of every map answers, for each of its priors, "what
+is it?" (C logits) and "where exactly?" (4 offsets), by one 3×3 convolution each.
+"""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ssd_annotated.coding import VARIANCES
+from ssd_annotated.priors import PriorSpec, make_priors, tiny_priors
+
+
+class Predictions(NamedTuple):
+    """What the network says about every prior: where the box is, and what is in it."""
+
+    offsets: Float[Tensor, "B P 4"]
+    logits: Float[Tensor, "B P C"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What to build: the architecture's name, its classes (with background), widths and priors."""
+
+    architecture: str
+    num_classes: int
+    widths: tuple[int, ...]
+    priors: PriorSpec
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What surrounds the network: how images come in and how detections come out.
+
+    `mean` and `std` are those of RGB values in [0, 1]; `image_size` is in pixels.
+    """
+
+    image_size: int
+    class_names: tuple[str, ...]
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    variances: tuple[float, float] = VARIANCES
+    score_threshold: float = 0.01
+    top_k: int = 400
+    nms_threshold: float = 0.45
+    max_detections: int = 200
+
+
+class SSD(nn.Module):
+    """Trunk, extra blocks and heads: images in, offsets and logits for every prior out.
+
+    Parameters
+    ----------
+    trunk
+        Maps images (B, 3, H, W) to a list of one or more feature maps.
+    extras
+        Blocks applied one after the other, each to the map before, each giving one more map.
+    channels
+        Channels of every map, those of the trunk first.
+    spec, recipe
+        What was built, and what surrounds it; both are saved with the weights.
+
+    Attributes
+    ----------
+    priors
+        (P, 4) ``cxcywh`` fractions, in the order of the outputs.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        extras: list[nn.Module],
+        channels: tuple[int, ...],
+        spec: ModelSpec,
+        recipe: Recipe,
+    ) -> None:
+        super().__init__()
+        self.spec, self.recipe = spec, recipe
+        self.trunk = trunk
+        self.extras = nn.ModuleList(extras)
+        per_cell = spec.priors.boxes_per_cell
+        self.localization_heads = _heads(channels, [4 * n for n in per_cell])
+        self.confidence_heads = _heads(channels, [spec.num_classes * n for n in per_cell])
+        self.register_buffer("priors", make_priors(spec.priors), persistent=False)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Predictions:
+        """Predict offsets and logits for every prior of a batch of normalised images."""
+        maps = self.trunk(images)
+        for block in self.extras:
+            maps.append(block(maps[-1]))
+        offsets = [head(m) for head, m in zip(self.localization_heads, maps)]
+        logits = [head(m) for head, m in zip(self.confidence_heads, maps)]
+        predictions = Predictions(
+            channels_to_rows(offsets, 4), channels_to_rows(logits, self.spec.num_classes)
+        )
+        if predictions.offsets.shape[1] != len(self.priors):
+            raise ValueError(
+                f"images of {tuple(images.shape[2:])} pixels give {predictions.offsets.shape[1]} "
+                f"predictions, but the model has {len(self.priors)} priors, made for "
+                f"{self.recipe.image_size} x {self.recipe.image_size} pixels"
+            )
+        return predictions
+
+
+def _heads(channels: tuple[int, ...], outputs: list[int]) -> nn.ModuleList:
+    return nn.ModuleList(
+        nn.Conv2d(inputs, n, kernel_size=3, padding=1) for inputs, n in zip(channels, outputs)
+    )
+
+
+def channels_to_rows(maps: list[Float[Tensor, "B _ _ _"]], width: int) -> Float[Tensor, "B P w"]:
+    """Read (B, K · width, h, w) head outputs as rows of `width`, cell by cell, and join the maps.
+
+    The K priors of a cell follow one another, as they do in `make_priors`.
+    """
+    return torch.cat([m.permute(0, 2, 3, 1).reshape(len(m), -1, width) for m in maps], dim=1)
+
+
+class TinyTrunk(nn.Sequential):
+    """Three down-sampling blocks in a row, whose only feature map has a stride of 8 pixels."""
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B c h w"]]:
+        """One feature map, in a list."""
+        return [super().forward(images)]
+
+
+def down_block(inputs: int, outputs: int) -> nn.Sequential:
+    """Two 3×3 convolutions, each with batch normalisation and ReLU, then halve the map."""
+    layers: list[nn.Module] = []
+    for channels in (inputs, outputs):
+        layers += [
+            nn.Conv2d(channels, outputs, kernel_size=3, padding=1),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers, nn.MaxPool2d(2))
+
+
+def tiny_ssd(
+    num_classes: int = 11,
+    image_size: int = 256,
+    widths: tuple[int, ...] = (16, 32, 64, 128, 128, 128),
+    class_names: tuple[str, ...] | None = None,
+) -> SSD:
+    """Build d2l's TinySSD: six down-sampling blocks and a global pooling, heads on five maps.
+
+    Parameters
+    ----------
+    num_classes
+        Classes including background.
+    image_size
+        Side of the square input in pixels, at least 64 so that every block has something to halve.
+    widths
+        Channels of the six blocks.
+    class_names
+        `num_classes` names, the first for background; "1", "2", ... if not given.
+
+    Notes
+    -----
+    Zhang et al., *Dive into Deep Learning*, section "Single Shot Multibox Detection". With the
+    default sizes P = 5444.
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes counts background too: at least 2, not {num_classes}")
+    if image_size < 64:
+        raise ValueError(f"image_size must be at least 64 pixels, not {image_size}")
+    class_names = class_names or ("background", *map(str, range(1, num_classes)))
+    if len(class_names) != num_classes:
+        raise ValueError(f"{len(class_names)} class names for {num_classes} classes")
+    spec = ModelSpec("tiny_ssd", num_classes, tuple(widths), tiny_priors(image_size))
+    return _build_tiny(spec, Recipe(image_size, tuple(class_names)))
+
+
+def _build_tiny(spec: ModelSpec, recipe: Recipe) -> SSD:
+    inputs = (3, *spec.widths)
+    blocks = [down_block(i, o) for i, o in zip(inputs, inputs[1:])]
+    extras = [*blocks[3:], nn.AdaptiveMaxPool2d(1)]
+    channels = (*spec.widths[2:], spec.widths[-1])
+    return SSD(TinyTrunk(*blocks[:3]), extras, channels, spec, recipe)
+
+
+_BUILDERS = {"tiny_ssd": _build_tiny}
+
+
+def save_model(model: SSD, path: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write the weights, the spec and the recipe as plain data, whole or not at all.
+
+    With a `dtype` such as ``torch.float16`` the weights are stored in it.
+    """
+    weights = model.state_dict()
+    if dtype is not None:
+        weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
+    content = {"spec": asdict(model.spec), "recipe": asdict(model.recipe), "state_dict": weights}
+    partial = Path(f"{path}.partial")
+    torch.save(content, partial)
+    os.replace(partial, path)
+
+
+def load_model(path: str | Path) -> SSD:
+    """Build the model that `save_model` wrote, in eval mode, on the CPU, in single precision.
+
+    Raises
+    ------
+    ValueError
+        If the file holds something else, or an architecture this version does not know.
+    """
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict) or not {"spec", "recipe", "state_dict"} <= set(content):
+        raise ValueError(f"{path} holds no model: expected spec, recipe and state_dict")
+    spec = ModelSpec(**{**content["spec"], "priors": PriorSpec(**content["spec"]["priors"])})
+    if spec.architecture not in _BUILDERS:
+        raise ValueError(f"{path}: unknown architecture {spec.architecture!r}")
+    model = _BUILDERS[spec.architecture](spec, Recipe(**content["recipe"]))
+    model.load_state_dict(content["state_dict"])
+    return model.eval()
+
+
+def pretrained(name: str = "tiny-graffiti") -> SSD:
+    """Load a small model that ships with the package, in eval mode.
+
+    ``"tiny-graffiti"`` is a TinySSD trained on the graffiti digits.
+    """
+    folder = Path(__file__).parent / "weights_data"
+    names = sorted(path.stem for path in folder.glob("*.pt"))
+    if name not in names:
+        raise ValueError(f"no model {name!r} ships with the package, only {names}")
+    return load_model(folder / f"{name}.pt")

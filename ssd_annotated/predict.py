@@ -1,0 +1,43 @@
+"""Detect: photographs in, detections out."""
+
+import numpy as np
+import torch
+
+from ssd_annotated.model import SSD
+from ssd_annotated.nms import Detections, postprocess
+from ssd_annotated.transforms import prepare
+
+
+@torch.no_grad()
+def detect(model: SSD, images: list[np.ndarray], batch_size: int = 32) -> list[Detections]:
+    """Find the objects in each image.
+
+    Parameters
+    ----------
+    model
+        Used in eval mode, whatever mode it is in, with its own recipe.
+    images
+        uint8 RGB arrays (height, width, 3), each of any size.
+    batch_size
+        Images that pass through the network together.
+
+    Returns
+    -------
+    One `Detections` per image, boxes as ``xyxy`` fractions of that image, best first.
+    """
+    if isinstance(images, np.ndarray):
+        raise ValueError(f"images must be a list of arrays, not one array of shape {images.shape}")
+    device, recipe = model.priors.device, model.recipe
+    settings = {
+        name: getattr(recipe, name)
+        for name in ("score_threshold", "top_k", "nms_threshold", "max_detections", "variances")
+    }
+    was_training = model.training
+    model.eval()
+    detections: list[Detections] = []
+    for start in range(0, len(images), batch_size):
+        batch = [prepare(image, recipe) for image in images[start : start + batch_size]]
+        predictions = model(torch.stack(batch).to(device))
+        detections += postprocess(predictions, model.priors, **settings)
+    model.train(was_training)
+    return detections

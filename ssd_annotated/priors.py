@@ -1,0 +1,234 @@
+"""Priors: the boxes that are there before anyone has looked at an image.
+
+The paper calls them *default boxes* (section 2.2), torchvision calls them *anchors*. Every cell of
+every feature map carries a handful, of the map's own size and of several shapes.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ssd_annotated.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+
+
+@dataclass(frozen=True)
+class PriorSpec:
+    """Everything that decides where the priors lie, in fractions of the image.
+
+    Parameters
+    ----------
+    feature_maps
+        Cells along one side of each (square) feature map, finest first.
+    sizes
+        Side s of each map's square prior. A pair (s, s') also gives the side of the extra square.
+    ratios
+        Aspect ratios (width / height) of each map's other priors, one entry for each pair
+        (a, 1/a): ``(2, 3)`` means 2, 1/2, 3 and 1/3. Code that writes 1/3 as 0.333 is
+        ``(2, (3, 0.333))``.
+    last_extra
+        Side s' of the last map's extra square. Elsewhere s' = √(s · next s), as in the paper.
+        Not used where `sizes` are pairs.
+    order
+        Order of the priors within a cell, which must be the order of the network's channels:
+        ``"caffe"`` s, s', 2, 1/2, 3, 1/3; ``"sgrvinod"`` s, s', 2, 3, 1/2, 1/3; ``"tf2"`` s', s,
+        2, 1/2, 3, 1/3 with the cells taken column by column.
+    centres
+        ``"fmap"``: the centre of cell j is (j + ½) / feature map side. ``"steps"``: (j + ½) · step.
+    steps
+        Distance of neighbouring centres on each map, for ``centres="steps"``.
+    clip
+        ``"none"``; ``"wh"`` limits sizes to [0, 1]; ``"cxcywh"`` limits centres and sizes to
+        [0, 1]; ``"corners"`` cuts the boxes off at the image's border.
+
+    Raises
+    ------
+    ValueError
+        If the sequences differ in length, a number is not positive, or a choice is unknown.
+    """
+
+    feature_maps: tuple[int, ...]
+    sizes: tuple[float, ...] | tuple[tuple[float, float], ...]
+    ratios: tuple[tuple[float | tuple[float, float], ...], ...]
+    last_extra: float | None = None
+    order: Literal["caffe", "sgrvinod", "tf2"] = "caffe"
+    centres: Literal["fmap", "steps"] = "fmap"
+    steps: tuple[float, ...] | None = None
+    clip: Literal["none", "wh", "cxcywh", "corners"] = "none"
+
+    def __post_init__(self) -> None:
+        self._check_choices()
+        self._check_lengths()
+        numbers = [*self.feature_maps, *(self.steps or ())]
+        numbers += [value for pair in self.square_sizes for value in pair]
+        numbers += [aspect for pairs in self.aspect_pairs for pair in pairs for aspect in pair]
+        for number in numbers:
+            if not number > 0 or math.isinf(number):
+                raise ValueError(f"every number of a PriorSpec must be positive, found {number}")
+
+    def _check_choices(self) -> None:
+        choices = {
+            "order": ("caffe", "sgrvinod", "tf2"),
+            "centres": ("fmap", "steps"),
+            "clip": ("none", "wh", "cxcywh", "corners"),
+        }
+        for field, allowed in choices.items():
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"{field} must be one of {allowed}, not {getattr(self, field)!r}")
+
+    def _check_lengths(self) -> None:
+        lengths = {"sizes": len(self.sizes), "ratios": len(self.ratios)}
+        if self.centres == "steps":
+            lengths["steps"] = len(self.steps or ())
+        for field, length in lengths.items():
+            if length != len(self.feature_maps):
+                raise ValueError(f"{length} {field} for {len(self.feature_maps)} feature maps")
+        if self.last_extra is None and not isinstance(self.sizes[-1], tuple):
+            raise ValueError("last_extra, the side of the last map's extra square, is missing")
+
+    @property
+    def square_sizes(self) -> list[tuple[float, float]]:
+        """The sides (s, s') of both squares of each map."""
+        if isinstance(self.sizes[0], tuple):
+            return list(self.sizes)
+        extras = [math.sqrt(s * following) for s, following in zip(self.sizes, self.sizes[1:])]
+        return list(zip(self.sizes, [*extras, self.last_extra]))
+
+    @property
+    def aspect_pairs(self) -> list[list[tuple[float, float]]]:
+        """The pairs (a, 1/a) of each map, the inverses written out."""
+        return [
+            [ratio if isinstance(ratio, tuple) else (ratio, 1 / ratio) for ratio in ratios]
+            for ratios in self.ratios
+        ]
+
+    @property
+    def boxes_per_cell(self) -> tuple[int, ...]:
+        """Priors in each cell of each map: two squares, and a pair for each ratio."""
+        return tuple(2 + 2 * len(ratios) for ratios in self.ratios)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Priors of each map; their sum is P."""
+        return tuple(side * side * n for side, n in zip(self.feature_maps, self.boxes_per_cell))
+
+
+def make_priors(spec: PriorSpec, dtype: torch.dtype = torch.float32) -> Float[Tensor, "P 4"]:
+    """Lay the priors of `spec` over the image: every shape at every centre of every map.
+
+    Returns
+    -------
+    ``cxcywh`` fractions, map by map (finest first), cell by cell (row by row), then in the order
+    of the shapes within a cell: the order in which the network's outputs are flattened.
+
+    Notes
+    -----
+    Section 2.2 of the paper, "Choosing scales and aspect ratios for default boxes".
+    """
+    steps = spec.steps if spec.centres == "steps" else [1 / side for side in spec.feature_maps]
+    priors = []
+    for side, step, sizes, pairs in zip(
+        spec.feature_maps, steps, spec.square_sizes, spec.aspect_pairs
+    ):
+        shapes = _cell_shapes(sizes, pairs, spec.order)
+        for row, column in product(range(side), repeat=2):
+            if spec.order == "tf2":
+                row, column = column, row
+            centre = ((column + 0.5) * step, (row + 0.5) * step)
+            priors += [(*centre, *shape) for shape in shapes]
+    return _clip(torch.tensor(priors, dtype=torch.float64), spec.clip).to(dtype)
+
+
+def _cell_shapes(
+    sizes: tuple[float, float], pairs: list[tuple[float, float]], order: str
+) -> list[tuple[float, float]]:
+    """Width and height of the priors in one cell, in the given order."""
+    size, extra = sizes
+    squares = [(size, size), (extra, extra)]
+    if order == "sgrvinod":
+        aspects = [wide for wide, _ in pairs] + [tall for _, tall in pairs]
+    else:
+        aspects = [aspect for pair in pairs for aspect in pair]
+    # w · h = s² and w / h = a: every shape of a map covers the same area.
+    others = [(size * math.sqrt(aspect), size / math.sqrt(aspect)) for aspect in aspects]
+    return (squares[::-1] if order == "tf2" else squares) + others
+
+
+def _clip(priors: Float[Tensor, "P 4"], clip: str) -> Float[Tensor, "P 4"]:
+    if clip == "wh":
+        return torch.cat([priors[:, :2], priors[:, 2:].clamp(0, 1)], dim=1)
+    if clip == "cxcywh":
+        return priors.clamp(0, 1)
+    if clip == "corners":
+        return xyxy_to_cxcywh(cxcywh_to_xyxy(priors).clamp(0, 1))
+    return priors
+
+
+def paper_scales(num_maps: int, smallest: float = 0.2, largest: float = 0.9) -> list[float]:
+    """Spread scales evenly: s_k = s_min + (s_max − s_min) (k − 1) / (m − 1), the paper's eq. (4)."""
+    if num_maps < 2:
+        raise ValueError(f"the formula divides by m - 1: num_maps must be at least 2, not {num_maps}")
+    return [smallest + (largest - smallest) * k / (num_maps - 1) for k in range(num_maps)]
+
+
+def tiny_priors(image_size: int) -> PriorSpec:
+    """Priors of d2l's TinySSD for square images of any size: maps of n/8 ... n/64 cells, and one.
+
+    At 256 pixels the maps have 32, 16, 8, 4 and 1 cells a side and P = 5444.
+    """
+    if image_size < 16:
+        raise ValueError(f"image_size must be at least 16 pixels, not {image_size}")
+    sides = [max(image_size // stride, 1) for stride in (8, 16, 32, 64)]
+    sizes = ((0.2, 0.272), (0.37, 0.447), (0.54, 0.619), (0.71, 0.79), (0.88, 0.961))
+    return PriorSpec(feature_maps=(*sides, 1), sizes=sizes, ratios=((2.0,),) * 5)
+
+
+_SSD300_MAPS = (38, 19, 10, 5, 3, 1)
+_CAFFE_STEPS = tuple(step / 300 for step in (8, 16, 32, 64, 100, 300))
+
+
+def _ssd300(
+    sizes: tuple[float, ...], last_extra: float, three: float | tuple = 3.0, **options
+) -> PriorSpec:
+    few, many = (2.0,), (2.0, three)
+    ratios = (few, many, many, many, few, few)
+    return PriorSpec(_SSD300_MAPS, sizes, ratios, last_extra, **options)
+
+
+def _caffe(sizes_px: tuple[float, ...], **options) -> PriorSpec:
+    """Sizes in pixels of a 300-pixel image, the last one only for the last extra square."""
+    *sizes, beyond = (size / 300 for size in sizes_px)
+    last_extra = math.sqrt(sizes[-1] * beyond)
+    return _ssd300(tuple(sizes), last_extra, centres="steps", steps=_CAFFE_STEPS, **options)
+
+
+_VOC_PX = (30, 60, 111, 162, 213, 264, 315)
+_COCO_PX = (21, 45, 99, 153, 207, 261, 315)
+_PAPER_SIZES = (0.1, 0.2, 0.375, 0.55, 0.725, 0.9)
+
+#: The published priors, one entry for each implementation that *Many SSDs* compares.
+PRESETS: dict[str, PriorSpec] = {
+    # Liu et al. 2016, section 3.1: conv4_3 at 0.1, the formula's 0.2 to 0.9 on the other five maps.
+    "paper": _ssd300(_PAPER_SIZES, last_extra=1.0),
+    "caffe-voc": _caffe(_VOC_PX),
+    "caffe-coco": _caffe(_COCO_PX),
+    "torchvision": _caffe(_COCO_PX, clip="wh"),
+    "ssd.pytorch": _caffe(_VOC_PX, clip="cxcywh"),
+    "lufficc": _caffe(_VOC_PX, clip="cxcywh"),
+    "sgrvinod": _ssd300(_PAPER_SIZES, 1.0, (3.0, 0.333), order="sgrvinod", clip="cxcywh"),
+    "annotated": _ssd300(
+        (0.1, 0.26, 0.42, 0.58, 0.74, 0.9), 1.0, (3.0, 0.33), order="sgrvinod", clip="cxcywh"
+    ),
+    "d2l": tiny_priors(256),
+    # Its formula counts k from 0, so that the largest map gets 0.06; the next scale would be 0.9.
+    "tf2": _ssd300(
+        (0.06, 0.2, 0.34, 0.48, 0.62, 0.76),
+        last_extra=math.sqrt(0.76 * 0.9),
+        order="tf2",
+        clip="corners",
+    ),
+}

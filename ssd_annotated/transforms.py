@@ -1,0 +1,42 @@
+"""From photographs and their boxes to the tensors that the network takes."""
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from ssd_annotated.model import Recipe
+
+
+def prepare(image: UInt8[np.ndarray, "h w 3"], recipe: Recipe) -> Float[Tensor, "3 H W"]:
+    """Resize an RGB image to the recipe's size and normalise it: (value / 255 − mean) / std.
+
+    Boxes need no change: fractions stay what they are.
+
+    Raises
+    ------
+    ValueError
+        If the image is not (height, width, 3) of 8-bit integers, or is empty.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"an image must have shape (height, width, 3), not {image.shape}")
+    if image.dtype != np.uint8:
+        raise ValueError(f"an image must be uint8 RGB, not {image.dtype}")
+    side = recipe.image_size
+    if image.shape[:2] != (side, side):
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) / 255
+    mean, std = torch.tensor(recipe.mean), torch.tensor(recipe.std)
+    return (pixels - mean[:, None, None]) / std[:, None, None]
+
+
+def collate(
+    samples: list[tuple[np.ndarray, dict[str, Tensor]]], recipe: Recipe
+) -> tuple[Float[Tensor, "B 3 H W"], list[dict[str, Tensor]]]:
+    """Join samples to a batch: one tensor of images, and the targets as they are.
+
+    Targets stay a list, because images hold different numbers of objects.
+    """
+    images, targets = zip(*samples)
+    return torch.stack([prepare(image, recipe) for image in images]), list(targets)
