@@ -226,7 +226,7 @@ def pretrained(name: str = "tiny-graffiti") -> SSD:
 
     ``"tiny-graffiti"`` is a TinySSD trained on the graffiti digits.
     """
-    folder = Path(__file__).parent / "weights_data"
+    folder = Path(__file__).parent / "pretrained"
     names = sorted(path.stem for path in folder.glob("*.pt"))
     if name not in names:
         raise ValueError(f"no model {name!r} ships with the package, only {names}")
