@@ -1,0 +1,68 @@
+# Every target is one or two lines of real command. `make setup` is implied wherever it is needed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.up-to-date
+HAS_UV := $(shell uv --version >/dev/null 2>&1 && echo yes)
+# One chapter for sync and execute, for example CHAPTER=05-matching; all without it.
+CHAPTER ?=
+
+ifeq ($(HAS_UV),yes)
+CREATE  = uv venv --quiet --python $(PYTHON) $(VENV)
+INSTALL = uv pip install --quiet --python $(BIN)/python
+else
+CREATE  = $(PYTHON) -m venv $(VENV)
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lock lint format test book sync execute lab weights clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv from requirements.txt; nothing to do when it is up to date
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is $$($(PYTHON) --version 2>&1), expected Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	test -x $(BIN)/python || $(CREATE)
+	$(INSTALL) -r requirements.txt
+	$(INSTALL) --no-deps -e .
+	@touch $@
+
+lock:  ## compile requirements.txt from pyproject.toml (needs uv)
+	uv pip compile --quiet --universal --fork-strategy fewest --extra test --no-header --no-annotate \
+	  --no-emit-index-url pyproject.toml -o requirements.txt
+
+lint: setup  ## ruff: the rules, then the layout
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: setup  ## pytest on the package, then nbval on every notebook, strict
+	$(BIN)/pytest tests
+	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 $(wildcard book/*.ipynb)
+
+book: setup  ## the book, at _build/html/index.html; a warning or a missing page is an error
+	$(BIN)/python tools/pages.py
+	$(BIN)/jupyter-book build . --builder html --path-output . -n -W --keep-going
+
+sync: setup  ## book/text/*.md -> book/*.ipynb; outputs stay where a cell did not change
+	$(BIN)/python tools/notebooks.py sync $(CHAPTER)
+
+execute: setup  ## run the chapters top to bottom and store them
+	$(BIN)/python tools/notebooks.py execute $(CHAPTER)
+
+lab: setup  ## open the chapters in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir book
+
+weights: setup  ## train the TinySSD that ships with the package again
+	$(BIN)/python tools/train_shipped.py
+
+clean:  ## remove what was built; .venv stays
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
