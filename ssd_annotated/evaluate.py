@@ -1,0 +1,251 @@
+"""Evaluation: the average precision of PASCAL VOC.
+
+Detections are ranked by their scores, judged one after another, and summarised by the area under
+precision against recall. Only the ranking counts: no score threshold enters.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from ssd_annotated.boxes import check_boxes, pairwise_iou
+from ssd_annotated.nms import Detections
+
+MISS, HIT, IGNORED = 0, 1, 2
+
+
+class PrecisionRecall(NamedTuple):
+    """One class's ranking, best score first; entry k describes its first k + 1 detections.
+
+    Detections of difficult objects are left out: they are neither right nor wrong.
+    """
+
+    recall: Float[Tensor, "D"]
+    precision: Float[Tensor, "D"]
+    scores: Float[Tensor, "D"]
+    true_positive: Bool[Tensor, "D"]
+
+
+class Evaluation(NamedTuple):
+    """What :func:`evaluate` returns.
+
+    `ap` has one entry per class (0 is background), nan where there was no object to find;
+    `mean_ap` is the mean of the others; `curves` maps their labels to their rankings.
+    """
+
+    mean_ap: float
+    ap: Float[Tensor, "C"]
+    curves: dict[int, PrecisionRecall]
+
+
+def average_precision(
+    recall: Float[Tensor, " _"], precision: Float[Tensor, " _"], method: str = "area"
+) -> float:
+    """Mean over recall of the best precision at that recall or beyond, p̂(r) = max p(r′ ≥ r).
+
+    Parameters
+    ----------
+    recall, precision
+        After each detection, best score first, so that recall never falls.
+    method
+        ``"area"``: the exact area under p̂, the rule of VOC 2010 and later.
+        ``"11point"``: the mean of p̂ at recall 0, 0.1, ..., 1, the rule of VOC 2007,
+        in which the paper reports its results.
+
+    Raises
+    ------
+    ValueError
+        If `method` is unknown, or the two curves differ in length.
+    """
+    if method not in ("area", "11point"):
+        raise ValueError(f'method must be "area" or "11point", not {method!r}')
+    if recall.shape != precision.shape:
+        raise ValueError(f"{len(recall)} recalls but {len(precision)} precisions")
+    if len(recall) == 0:
+        return 0.0
+    # The running maximum from the right: a later, better precision lifts everything before it.
+    envelope = precision.flip(0).cummax(dim=0).values.flip(0)
+    if method == "area":
+        steps = torch.diff(recall, prepend=recall.new_zeros(1))
+        return float((steps * envelope).sum())
+    # Divided, not added up: in floating point 0.1 + 0.1 + 0.1 is more than a recall of 3/10.
+    levels = torch.arange(11, dtype=recall.dtype, device=recall.device) / 10
+    reached = torch.searchsorted(recall.contiguous(), levels)
+    return float(torch.cat([envelope, envelope.new_zeros(1)])[reached].mean())
+
+
+def evaluate(
+    detections: list[Detections],
+    targets: list[dict[str, Tensor]],
+    num_classes: int,
+    iou_threshold: float = 0.5,
+    method: str = "area",
+) -> Evaluation:
+    """Mean over classes of the average precision, as PASCAL VOC defines it.
+
+    The detections of one class, of all images, take their turns by descending score. Each points at
+    the object of its class and image that it overlaps most. If that IoU reaches `iou_threshold`
+    and nobody pointed there before, it is a true positive; a second claim, or too small
+    an IoU, is a false positive. Pointing at a difficult object counts as neither, and difficult
+    objects are not missed by anyone.
+
+    Parameters
+    ----------
+    detections
+        One per image; boxes and targets in one common frame, usually fractions of the image.
+        Equal scores keep their order: by image, then as listed.
+    targets
+        One dict per image, in the same order: `boxes` (G, 4), `labels` (G,) and, if some objects
+        are to be ignored, `difficult` (G,).
+    num_classes
+        With the background, C.
+    iou_threshold
+        In (0, 1]; reaching it suffices (the devkit's MATLAB and Caffe use ≥).
+    method
+        See :func:`average_precision`.
+
+    Returns
+    -------
+    Its tensors are on the CPU and, but for the scores, in double precision.
+
+    Raises
+    ------
+    ValueError
+        If the lists differ in length, a label is outside 1..C−1, a score outside [0, 1], or a
+        threshold or method is not one of those above.
+    """
+    _check_arguments(detections, targets, num_classes, iou_threshold)
+    detections = [Detections(*(field.cpu() for field in d)) for d in detections]
+    targets = [{name: field.cpu() for name, field in t.items()} for t in targets]
+    for image, (found, target) in enumerate(zip(detections, targets, strict=True)):
+        _check_image(found, target, num_classes, image)
+
+    scores, labels, verdicts = _rank(detections, targets, iou_threshold)
+    objects = _count_objects(targets, num_classes)
+    ap = torch.full((num_classes,), torch.nan, dtype=torch.float64)
+    curves = {}
+    for label in objects.nonzero().flatten().tolist():
+        mine = (labels == label) & (verdicts != IGNORED)
+        curves[label] = _precision_recall(scores[mine], verdicts[mine] == HIT, int(objects[label]))
+        ap[label] = average_precision(curves[label].recall, curves[label].precision, method)
+    return Evaluation(float(ap.nanmean()), ap, curves)
+
+
+def class_agnostic(
+    detections: list[Detections], targets: list[dict[str, Tensor]]
+) -> tuple[list[Detections], list[dict[str, Tensor]]]:
+    """The same boxes and scores with every label set to 1: *where* without *what*.
+
+    ``evaluate(*class_agnostic(detections, targets), num_classes=2)`` asks only whether the
+    objects were found. Two classes that claim one object then count as a duplicate.
+    """
+    return (
+        [d._replace(labels=torch.ones_like(d.labels)) for d in detections],
+        [{**t, "labels": torch.ones_like(t["labels"])} for t in targets],
+    )
+
+
+def _judge(
+    found: Detections, target: dict[str, Tensor], iou_threshold: float
+) -> Int64[Tensor, "D"]:
+    """HIT, MISS or IGNORED for each detection of one image, which come best score first."""
+    boxes, labels = target["boxes"], target["labels"]
+    verdict = torch.full((len(found.scores),), MISS)
+    if len(boxes) == 0 or len(verdict) == 0:
+        return verdict
+    same_class = found.labels[:, None] == labels[None, :]
+    best_iou, best = (pairwise_iou(found.boxes, boxes) * same_class).max(dim=1)
+    claims = torch.nn.functional.one_hot(best, len(boxes)) * (best_iou >= iou_threshold)[:, None]
+    # Claim number 1 of an object wins; the running count down the ranking tells later ones apart.
+    turn = (claims.cumsum(dim=0) * claims).sum(dim=1)
+    verdict[turn == 1] = HIT
+    verdict[(turn > 0) & _difficult(target)[best]] = IGNORED
+    return verdict
+
+
+def _rank(
+    detections: list[Detections], targets: list[dict[str, Tensor]], iou_threshold: float
+) -> tuple[Float[Tensor, "D"], Int64[Tensor, "D"], Int64[Tensor, "D"]]:
+    """Scores, labels and verdicts of all images' detections, best score first."""
+    scores, labels, verdicts = [torch.zeros(0)], [torch.zeros(0).long()], [torch.zeros(0).long()]
+    for found, target in zip(detections, targets, strict=True):
+        order = found.scores.argsort(descending=True, stable=True)
+        found = Detections(*(field[order] for field in found))
+        scores.append(found.scores)
+        labels.append(found.labels)
+        verdicts.append(_judge(found, target, iou_threshold))
+    all_scores = torch.cat(scores)
+    order = all_scores.argsort(descending=True, stable=True)
+    return all_scores[order], torch.cat(labels)[order], torch.cat(verdicts)[order]
+
+
+def _precision_recall(
+    scores: Float[Tensor, "D"], true_positive: Bool[Tensor, "D"], objects: int
+) -> PrecisionRecall:
+    """Recall = hits / objects and precision = hits / detections, after each detection."""
+    hits = true_positive.double().cumsum(dim=0)
+    return PrecisionRecall(
+        recall=hits / objects,
+        precision=hits / torch.arange(1, len(hits) + 1),
+        scores=scores,
+        true_positive=true_positive,
+    )
+
+
+def _difficult(target: dict[str, Tensor]) -> Bool[Tensor, "G"]:
+    """Which objects are difficult: none, where the target does not say."""
+    default = torch.zeros(len(target["labels"]), dtype=torch.bool)
+    return target.get("difficult", default).bool()
+
+
+def _count_objects(targets: list[dict[str, Tensor]], num_classes: int) -> Int64[Tensor, "C"]:
+    """How many objects of each class there are to find."""
+    labels = [t["labels"][~_difficult(t)] for t in targets]
+    return torch.cat([torch.zeros(0).long(), *labels]).bincount(minlength=num_classes)
+
+
+def _check_arguments(
+    detections: list[Detections],
+    targets: list[dict[str, Tensor]],
+    num_classes: int,
+    iou_threshold: float,
+) -> None:
+    if len(detections) != len(targets):
+        raise ValueError(f"{len(detections)} images of detections but {len(targets)} targets")
+    if num_classes < 2:
+        raise ValueError(f"num_classes counts the background, so at least 2, not {num_classes}")
+    if not 0 < iou_threshold <= 1:
+        raise ValueError(f"iou_threshold must be in (0, 1], not {iou_threshold}")
+
+
+def _check_image(
+    found: Detections, target: dict[str, Tensor], num_classes: int, image: int
+) -> None:
+    """Raise a ValueError that names the image, the field, the value and what was expected."""
+    for name, boxes, labels in (
+        ("detections", found.boxes, found.labels),
+        ("targets", target["boxes"], target["labels"]),
+    ):
+        check_boxes(boxes, f"{name}[{image}] boxes")
+        if labels.shape != boxes.shape[:1]:
+            raise ValueError(f"{name}[{image}]: {len(boxes)} boxes, labels {tuple(labels.shape)}")
+        wrong = labels[(labels < 1) | (labels >= num_classes)]
+        if len(wrong):
+            raise ValueError(
+                f"{name}[{image}]: label {int(wrong[0])} is outside 1..{num_classes - 1}"
+            )
+    if found.scores.shape != found.labels.shape:
+        raise ValueError(
+            f"detections[{image}]: {len(found.labels)} labels, scores {tuple(found.scores.shape)}"
+        )
+    # Written so that nan, which fails every comparison, is caught too.
+    wrong = found.scores[~((found.scores >= 0) & (found.scores <= 1))]
+    if len(wrong):
+        raise ValueError(f"detections[{image}]: score {float(wrong[0])} is outside [0, 1]")
+    if "difficult" in target and target["difficult"].shape != target["labels"].shape:
+        raise ValueError(
+            f"targets[{image}]: {len(target['labels'])} labels, "
+            f"difficult {tuple(target['difficult'].shape)}"
+        )
