@@ -1,0 +1,438 @@
+"""Figure helpers: each draws on an `ax` it is given and returns nothing.
+
+Boxes are fractions of the image, and so are the axes that :func:`show_image` sets up: a box is
+drawn at its own numbers, whatever the resolution of the photograph.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, NullLocator
+from torch import Tensor
+
+from ssd_annotated.boxes import check_boxes, cxcywh_to_xyxy, xyxy_to_cxcywh
+from ssd_annotated.evaluate import PrecisionRecall
+from ssd_annotated.nms import Detections
+
+# What a colour means never changes. Chosen so that each stands out from white (contrast 3 : 1) and
+# from the others under protanopia, deuteranopia and tritanopia; the lines differ in style as well.
+# "Ignored" is a negative that was not mined.
+COLOURS = {
+    "ground_truth": "#0FA968",
+    "positive": "#1769C6",
+    "ignored": "#909090",
+    "negative": "#E8590C",
+    "detection": "#A01A7D",
+}
+LINES = {
+    "ground_truth": {"linestyle": "-", "linewidth": 2.4},
+    "positive": {"linestyle": "-", "linewidth": 1.4},
+    "ignored": {"linestyle": (0, (1, 1.6)), "linewidth": 1.2},
+    "negative": {"linestyle": (0, (4, 1.8)), "linewidth": 1.4},
+    "detection": {"linestyle": "-", "linewidth": 1.9},
+}
+INK = "#26324a"
+WIDTH = 7.0  # inches: the site's column
+
+_STYLE = Path(__file__).with_name("annotated.mplstyle")
+
+
+def use_style() -> None:
+    """Make ``annotated.mplstyle`` the style of all figures drawn from now on."""
+    plt.style.use(["default", _STYLE])
+
+
+# ------------------------------------------------------------------------------ the image
+
+
+def show_image(
+    ax: Axes,
+    image: np.ndarray,
+    fade: float = 0.0,
+    ticks: bool = False,
+    margin: float = 0.0,
+    resolution: int = 320,
+) -> None:
+    """Show a photograph on axes that run from (0, 0), top left, to (1, 1), with square pixels.
+
+    Parameters
+    ----------
+    image
+        uint8, (H, W, 3) RGB or (H, W) grey.
+    fade
+        How far to go towards white, from 0 (as it is) to 1, so that many boxes stay legible on it.
+    ticks
+        Whether to show the coordinates.
+    margin
+        How much white to leave around the image, a fraction of it, for boxes that stick out.
+    resolution
+        A larger image is first reduced to this many pixels on its longer side: a figure is stored
+        as PNG, and photographs are most of it.
+    """
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+        raise ValueError(
+            f"image must be uint8 of shape (H, W, 3) or (H, W), not {image.dtype} {image.shape}"
+        )
+    shrink = min(1.0, resolution / max(image.shape[:2]))
+    size = [max(1, round(side * shrink)) for side in image.shape[1::-1]]
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if shrink < 1 else image
+    faded = np.uint8(np.round(small + (255.0 - small) * fade))
+    ax.imshow(faded, extent=(0, 1, 1, 0), cmap="gray", vmin=0, vmax=255, zorder=0)
+    _frame(ax, image.shape[0] / image.shape[1], ticks, margin)
+
+
+def show_canvas(
+    ax: Axes, height: float = 1.0, width: float = 1.0, ticks: bool = True, margin: float = 0.0
+) -> None:
+    """Axes like those of :func:`show_image` with an empty sheet of this shape in place of one."""
+    ax.add_patch(Rectangle((0, 0), 1, 1, facecolor="#f5f6f8", edgecolor="#9aa2b1", zorder=0))
+    _frame(ax, height / width, ticks, margin)
+
+
+def _frame(ax: Axes, aspect: float, ticks: bool, margin: float) -> None:
+    ax.set(xlim=(-margin, 1 + margin), ylim=(1 + margin, -margin), aspect=aspect)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    positions = [0, 0.25, 0.5, 0.75, 1] if ticks else []
+    ax.set(xticks=positions, yticks=positions)
+
+
+# ------------------------------------------------------------------------------ boxes on it
+
+
+def draw_boxes(
+    ax: Axes,
+    boxes: Float[Tensor, "N 4"],
+    kind: str,
+    labels: Int[Tensor, " N"] | Sequence[str] | None = None,
+    scores: Float[Tensor, " N"] | None = None,
+    class_names: Sequence[str] | None = None,
+    **line: object,
+) -> None:
+    """Outline `xyxy` boxes in the colour and line of their `kind`, with a tag for each.
+
+    The tag shows the label (a string, or a number that `class_names` translates), then the score:
+    below the box for ground truth, above it for all others, so that a pair of them stays legible.
+    `line` (``linewidth``, ``alpha``, ...) overrides the line of the kind.
+    """
+    look = _look(kind) | line
+    check_boxes(boxes)
+    tags = _tags(len(boxes), labels, scores, class_names)
+    for box, tag in zip(boxes.tolist(), tags, strict=True):
+        left, top, right, bottom = box
+        outline = Rectangle((left, top), right - left, bottom - top, fill=False, **look)
+        outline.set_path_effects([_halo(look)])
+        ax.add_patch(outline)
+        if tag:
+            _draw_tag(ax, tag, box, kind == "ground_truth", look)
+
+
+def draw_targets(
+    ax: Axes, target: Mapping[str, Tensor], class_names: Sequence[str] | None = None
+) -> None:
+    """Draw the objects of one image, with their labels, as ground truth."""
+    draw_boxes(
+        ax, target["boxes"], "ground_truth", labels=target["labels"], class_names=class_names
+    )
+
+
+def draw_detections(
+    ax: Axes,
+    detections: Detections,
+    class_names: Sequence[str] | None = None,
+    minimum_score: float = 0.3,
+) -> None:
+    """Draw the detections of one image that reach `minimum_score`, best on top."""
+    sure = (detections.scores >= minimum_score).nonzero().flatten().flip(0)
+    boxes, scores, labels = (field[sure] for field in detections)
+    draw_boxes(ax, boxes, "detection", labels, scores, class_names)
+
+
+def draw_priors(
+    ax: Axes, priors: Float[Tensor, "P 4"], kind: str, centres: bool = False, **line: object
+) -> None:
+    """Outline `cxcywh` priors, any number of them, in the colour of their `kind`.
+
+    With `centres`, only a dot at each centre. `line` overrides the line of the kind.
+    """
+    if centres:
+        size = min(12.0, max(1.5, 3000 / max(len(priors), 1)))
+        dots = {"color": _look(kind)["edgecolor"], "edgecolor": "white", "linewidth": size / 30}
+        ax.scatter(*priors[:, :2].T.numpy(force=True), s=size, zorder=3, **dots)
+        return
+    # Dashes of hundreds of boxes would blend into a texture: a crowd gets hairlines instead.
+    crowd = {"linestyle": "-", "linewidth": 0.6} if len(priors) > 50 else {}
+    look = _look(kind) | crowd | line
+    boxes = cxcywh_to_xyxy(priors)
+    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).numpy(force=True)
+    outlines = PolyCollection(corners, facecolor="none", **look)
+    if not crowd:
+        outlines.set_path_effects([_halo(look)])
+    ax.add_collection(outlines, autolim=False)
+
+
+def draw_links(ax: Axes, start: Float[Tensor, "N 4"], end: Float[Tensor, "N 4"], kind: str) -> None:
+    """An arrow from the centre of each `xyxy` box of `start` to that of its partner in `end`."""
+    look = _look(kind)
+    pairs = zip(xyxy_to_cxcywh(start).tolist(), xyxy_to_cxcywh(end).tolist(), strict=True)
+    for (x, y, *_), (to_x, to_y, *_) in pairs:
+        arrow = {"arrowstyle": "-|>", "color": look["edgecolor"], "lw": 1.3, "shrinkA": 0}
+        ax.annotate("", (to_x, to_y), (x, y), arrowprops=arrow | {"shrinkB": 0}, zorder=4)
+
+
+def draw_grid(
+    ax: Axes,
+    cells: int | tuple[int, int],
+    highlight: Sequence[tuple[int, int]] = (),
+    kind: str = "positive",
+) -> None:
+    """Divide the image into the cells of a feature map; tint the (row, column) pairs given."""
+    look = _look(kind)
+    rows, columns = (cells, cells) if isinstance(cells, int) else cells
+    line = {"color": INK, "linewidth": 0.7, "alpha": 0.55, "zorder": 2}
+    ax.vlines([c / columns for c in range(columns + 1)], 0, 1, **line)
+    ax.hlines([r / rows for r in range(rows + 1)], 0, 1, **line)
+    for row, column in highlight:
+        corner = (column / columns, row / rows)
+        tint = {"facecolor": look["edgecolor"], "alpha": 0.35, "edgecolor": "none", "zorder": 2}
+        ax.add_patch(Rectangle(corner, 1 / columns, 1 / rows, **tint))
+
+
+def legend_of_kinds(
+    ax: Axes, kinds: Sequence[str], counts: Mapping[str, int] | None = None, **legend: object
+) -> None:
+    """Say what the colours mean, once below the whole figure, or on `ax` if given a ``loc``."""
+    handles = [_legend_line(kind, (counts or {}).get(kind)) for kind in kinds]
+    if "loc" in legend:
+        ax.legend(handles=handles, **legend)
+    else:
+        below = {"loc": "outside lower center", "ncols": len(handles)}
+        ax.figure.legend(handles=handles, **(below | legend))
+
+
+def _look(kind: str) -> dict[str, object]:
+    """The line of a kind, as keywords of a patch."""
+    if kind not in COLOURS:
+        raise ValueError(f"kind must be one of {', '.join(COLOURS)}, not {kind!r}")
+    return {"edgecolor": COLOURS[kind], "zorder": 3, "joinstyle": "miter"} | LINES[kind]
+
+
+def _halo(look: Mapping[str, object]) -> withStroke:
+    """A white rim that keeps a line apart from a photograph of its own colour."""
+    return withStroke(linewidth=look["linewidth"] + 1.4, foreground="white", alpha=0.75)
+
+
+def _tags(
+    count: int,
+    labels: Int[Tensor, " N"] | Sequence[str] | None,
+    scores: Float[Tensor, " N"] | None,
+    class_names: Sequence[str] | None,
+) -> list[str]:
+    names = [""] * count if labels is None else [_name(label, class_names) for label in labels]
+    values = [""] * count if scores is None else [f"{score:.2f}" for score in scores.tolist()]
+    if not len(names) == len(values) == count:
+        raise ValueError(f"{count} boxes, but {len(names)} labels and {len(values)} scores")
+    return [f"{name} {value}".strip() for name, value in zip(names, values, strict=True)]
+
+
+def _name(label: Tensor | str, class_names: Sequence[str] | None) -> str:
+    if isinstance(label, str):
+        return label
+    return str(int(label)) if class_names is None else class_names[int(label)]
+
+
+def _draw_tag(
+    ax: Axes, tag: str, box: Sequence[float], below: bool, look: Mapping[str, object]
+) -> None:
+    """Outside the box, at its left end; inside, or at its right end, where there is no room."""
+    left, top, right, bottom = box
+    inside = bottom > 0.92 if below else top < 0.08
+    flush_right = left > 0.8
+    ax.annotate(
+        tag,
+        (
+            min(right, 1.0) if flush_right else max(left, 0.0),
+            min(bottom, 1.0) if below else max(top, 0.0),
+        ),
+        xytext=(-1 if flush_right else 1, 2 if below == inside else -2),
+        textcoords="offset points",
+        ha="right" if flush_right else "left",
+        va="bottom" if below == inside else "top",
+        color="white",
+        fontsize=8.5,
+        fontweight="bold",
+        bbox={"facecolor": look["edgecolor"], "edgecolor": "none", "pad": 1.6},
+        zorder=5,
+    )
+
+
+def _legend_line(kind: str, count: int | None) -> Line2D:
+    look = _look(kind)
+    name = kind.replace("_", " ") + ("" if count is None else f" ({count})")
+    return Line2D(
+        [],
+        [],
+        color=look["edgecolor"],
+        linestyle=look["linestyle"],
+        linewidth=look["linewidth"],
+        label=name,
+    )
+
+
+# ------------------------------------------------------------------------------ diagrams
+
+
+def plot_heatmap(
+    ax: Axes,
+    matrix: Float[Tensor, "rows columns"],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    digits: int = 2,
+    highlight: Sequence[tuple[int, int]] = (),
+    kind: str = "positive",
+    limits: tuple[float, float] = (0.0, 1.0),
+) -> None:
+    """A matrix (IoUs, say) with its numbers; the (row, column) pairs to `highlight` get a frame."""
+    look = _look(kind)
+    sns.heatmap(
+        matrix.numpy(force=True),
+        ax=ax,
+        annot=True,
+        fmt=f".{digits}f",
+        vmin=limits[0],
+        vmax=limits[1],
+        cmap=sns.light_palette("#8b9cbd", as_cmap=True),  # light enough for dark numbers
+        cbar=False,
+        square=True,
+        linewidths=1.5,
+        xticklabels=columns,
+        yticklabels=rows,
+        annot_kws={"fontsize": 9, "color": INK},
+    )
+    ax.tick_params(length=0)
+    ax.tick_params(axis="y", rotation=0)
+    for row, column in highlight:
+        frame = look | {"linestyle": "-", "linewidth": 2.6}
+        ax.add_patch(Rectangle((column, row), 1, 1, fill=False, clip_on=False, **frame))
+
+
+def plot_curves(
+    ax: Axes,
+    history: Sequence[Mapping[str, float]],
+    keys: Sequence[str] = ("localization", "confidence"),
+    smooth: int = 1,
+) -> None:
+    """The values of `history` under each key, by step, averaged over `smooth` neighbours.
+
+    The raw values stay visible behind the smooth line.
+    """
+    window = np.ones(min(smooth, len(history)))
+    for key in keys:
+        if any(key not in row for row in history):
+            raise ValueError(f"history has no {key!r}, only {', '.join(history[0])}")
+        steps = [row["step"] for row in history]
+        values = np.array([row[key] for row in history], dtype=float)
+        # Divided by how much of the window lies within the history, so the ends do not sag.
+        count = np.convolve(np.ones_like(values), window, mode="same")
+        average = np.convolve(values, window, mode="same") / count
+        (line,) = ax.plot(steps, average, label=key)
+        if smooth > 1:
+            ax.plot(steps, values, "-", color=line.get_color(), alpha=0.2, lw=0.8, zorder=1)
+    ax.set(xlabel="step", ylim=(0, None))
+    ax.legend()
+
+
+def plot_precision_recall(
+    ax: Axes, curve: PrecisionRecall, label: str | None = None, colour: str = COLOURS["detection"]
+) -> None:
+    """Precision against recall, one dot per detection, over the area that average precision counts.
+
+    A filled dot is a true positive, a hollow one a false positive; past 60 detections the dots
+    would only be a smear and are left out.
+    """
+    recall, precision = curve.recall.numpy(force=True), curve.precision.numpy(force=True)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    ax.fill_between(
+        np.append(0, recall),
+        np.append(envelope[:1], envelope),
+        step="pre",
+        color=colour,
+        alpha=0.12,
+    )
+    ax.plot(recall, precision, "-", color=colour, lw=1.5, label=label)
+    if len(recall) <= 60:
+        faces = [colour if right else "white" for right in curve.true_positive.tolist()]
+        ax.scatter(
+            recall, precision, s=26, c=faces, edgecolor=colour, lw=1.3, zorder=3, clip_on=False
+        )
+    ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.05))
+    if label is not None:
+        ax.legend()
+
+
+def plot_histogram(
+    ax: Axes,
+    values: Float[Tensor, " N"] | Int[Tensor, " N"],
+    bins: int | Sequence[float] = 20,
+    kind: str | None = None,
+    label: str | None = None,
+) -> None:
+    """How many of the values fall in each bin; `kind` gives it that colour, else it is ink."""
+    colour = INK if kind is None else _look(kind)["edgecolor"]
+    ax.hist(
+        values.numpy(force=True),
+        bins=bins,
+        color=colour,
+        alpha=0.75,
+        edgecolor="white",
+        linewidth=0.6,
+        label=label,
+    )
+    ax.set_ylabel("count")
+    ax.grid(axis="x", visible=False)
+    if label is not None:
+        ax.legend()
+
+
+def plot_bars(
+    ax: Axes,
+    names: Sequence[str],
+    values: Sequence[float],
+    kind: str | None = None,
+    digits: int = 2,
+) -> None:
+    """A bar with its number for each name; nan leaves a gap."""
+    colour = INK if kind is None else _look(kind)["edgecolor"]
+    bars = ax.bar(names, values, color=colour, alpha=0.85, width=0.7)
+    ax.bar_label(bars, fmt=f"{{:.{digits}f}}", padding=2, fontsize=9)
+    ax.grid(axis="x", visible=False)
+    ax.margins(y=0.12)
+
+
+def plot_landscape(
+    ax: Axes,
+    widths: Float[Tensor, " columns"],
+    heights: Float[Tensor, " rows"],
+    values: Float[Tensor, "rows columns"],
+    label: str,
+) -> None:
+    """A value for every width and height of an object, as colour, on logarithmic axes."""
+    mesh = ax.pcolormesh(*(t.numpy(force=True) for t in (widths, heights, values)))
+    ax.set(xscale="log", yscale="log", xlabel="width", ylabel="height", aspect="equal")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
+    ax.grid(False)
+    bar = ax.figure.colorbar(mesh, cax=ax.inset_axes((1.04, 0, 0.05, 1)), label=label)
+    bar.outline.set_visible(False)
