@@ -64,7 +64,9 @@ class PriorSpec:
         self._check_choices()
         self._check_lengths()
         numbers = [*self.feature_maps, *(self.steps or ())]
-        numbers += [value for pair in self.square_sizes for value in pair]
+        numbers += [] if self.last_extra is None else [self.last_extra]
+        for size in self.sizes:
+            numbers += size if isinstance(size, tuple) else [size]
         numbers += [aspect for pairs in self.aspect_pairs for pair in pairs for aspect in pair]
         for number in numbers:
             if not number > 0 or math.isinf(number):
@@ -81,6 +83,8 @@ class PriorSpec:
                 raise ValueError(f"{field} must be one of {allowed}, not {getattr(self, field)!r}")
 
     def _check_lengths(self) -> None:
+        if not self.feature_maps:
+            raise ValueError("a PriorSpec needs at least one feature map")
         lengths = {"sizes": len(self.sizes), "ratios": len(self.ratios)}
         if self.centres == "steps":
             lengths["steps"] = len(self.steps or ())
@@ -199,7 +203,7 @@ def _ssd300(
     return PriorSpec(_SSD300_MAPS, sizes, ratios, last_extra, **options)
 
 
-def _caffe(sizes_px: tuple[float, ...], **options) -> PriorSpec:
+def _caffe(sizes_px: tuple[int, ...], **options) -> PriorSpec:
     """Sizes in pixels of a 300-pixel image, the last one only for the last extra square."""
     *sizes, beyond = (size / 300 for size in sizes_px)
     last_extra = math.sqrt(sizes[-1] * beyond)
