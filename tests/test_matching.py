@@ -1,0 +1,271 @@
+"""Matching: against a loop that follows the rules to the letter, and against torchvision's."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from refusals import refuses
+from torchvision.models.detection._utils import SSDMatcher
+from torchvision.ops import box_iou
+
+from ssd_annotated.boxes import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
+from ssd_annotated.matching import bipartite_match, match_batch, match_priors
+
+# Corners on a grid of eighths: equal overlaps, shared best priors and misses are all common.
+interval = st.tuples(st.integers(0, 7), st.integers(1, 8)).map(
+    lambda pair: (min(pair[0], pair[1] - 1), max(pair[1], pair[0] + 1))
+)
+box = st.tuples(interval, interval).map(lambda xy: [xy[0][0], xy[1][0], xy[0][1], xy[1][1]])
+some_boxes = st.lists(box, min_size=1, max_size=8)
+thresholds = st.sampled_from([0.1, 0.25, 1 / 3, 0.5, 0.75, 1.0])
+
+
+def corners(boxes):
+    return torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4) / 8
+
+
+def literal_bipartite(iou):
+    """Sort nothing, store nothing: look through every pair again for each object."""
+    num_objects, num_priors = len(iou), len(iou[0])
+    prior_of = [-1] * num_objects
+    for _ in range(num_objects):
+        best, pair = 1e-6, None
+        for g in range(num_objects):
+            for p in range(num_priors):
+                if prior_of[g] == -1 and p not in prior_of and iou[g][p] > best:
+                    best, pair = iou[g][p], (g, p)
+        if pair is None:
+            break
+        prior_of[pair[0]] = pair[1]
+    return prior_of
+
+
+def literal_match(iou, threshold):
+    """First a prior for each object, then the threshold for each prior that is left."""
+    prior_of = literal_bipartite(iou)
+    object_of = []
+    for p in range(len(iou[0])):
+        if p in prior_of:
+            object_of.append(prior_of.index(p))
+            continue
+        best = max(range(len(iou)), key=lambda g: iou[g][p])  # the first of equals
+        object_of.append(best if iou[best][p] >= threshold else -1)
+    return object_of
+
+
+def iou_table(*rows):
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+# ---------------------------------------------------------------- the bipartite step
+
+
+def test_the_collision_by_hand():
+    # Both objects like prior 1 best. Object 1 overlaps it more (.8 > .7) and gets it; object 0
+    # takes its next best, prior 2, although prior 0 has a lower number.
+    iou = iou_table([0.1, 0.7, 0.3], [0.0, 0.8, 0.6])
+    assert bipartite_match(iou).tolist() == [2, 1]
+
+
+def test_greedy_is_not_the_best_sum():
+    # Best pair of all first: .9 + .1 = 1.0, although .8 + .7 = 1.5 was to be had.
+    iou = iou_table([0.9, 0.8], [0.7, 0.1])
+    assert bipartite_match(iou).tolist() == [0, 1]
+
+
+def test_a_chain_of_losers_by_hand():
+    # .9 gives prior 0 to object 2. Object 1 then falls from .8 to .5 on prior 1, where object 0
+    # stands at .6 and is served first; so object 1 goes on to .2 on prior 2.
+    iou = iou_table([0.7, 0.6, 0.1], [0.8, 0.5, 0.2], [0.9, 0.0, 0.0])
+    assert bipartite_match(iou).tolist() == [1, 2, 0]
+
+
+def test_of_equal_pairs_the_first_wins():
+    assert bipartite_match(iou_table([0.5, 0.5], [0.5, 0.5])).tolist() == [0, 1]
+    assert bipartite_match(iou_table([0.2, 0.5, 0.5], [0.5, 0.5, 0.5])).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(("overlap", "prior"), [(0.0, -1), (1e-6, -1), (1.1e-6, 0)])
+def test_an_overlap_of_more_than_a_millionth_is_needed(overlap, prior):
+    assert bipartite_match(torch.tensor([[overlap]], dtype=torch.float64)).tolist() == [prior]
+
+
+def test_more_objects_than_priors():
+    # Two priors go to the best pairs, .9 and .6; the objects between them get nothing.
+    iou = iou_table([0.5, 0.6], [0.8, 0.1], [0.9, 0.5], [0.4, 0.3])
+    assert bipartite_match(iou).tolist() == [1, -1, 0, -1]
+
+
+def test_the_table_is_left_as_it_was():
+    iou = iou_table([0.5, 0.6], [0.8, 0.1])
+    before = iou.clone()
+    bipartite_match(iou)
+    assert torch.equal(iou, before)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0, 0)])
+def test_an_empty_table_matches_nothing(shape):
+    assert bipartite_match(torch.zeros(shape)).tolist() == [-1] * shape[0]
+
+
+# Few levels, so that nearly every table has ties.
+@given(st.data(), st.integers(1, 6), st.integers(1, 6))
+def test_bipartite_is_the_literal_loop_and_stable(data, num_objects, num_priors):
+    level = st.sampled_from([0.0, 1e-7, 0.2, 0.25, 0.5, 0.5, 0.9, 1.0])
+    rows = st.lists(level, min_size=num_priors, max_size=num_priors)
+    iou = data.draw(st.lists(rows, min_size=num_objects, max_size=num_objects))
+    prior_of = bipartite_match(torch.tensor(iou, dtype=torch.float64)).tolist()
+    assert prior_of == literal_bipartite(iou)
+    given_away = [p for p in prior_of if p >= 0]
+    assert len(set(given_away)) == len(given_away), "two objects share a prior"
+    for g in range(num_objects):
+        for p in range(num_priors):
+            if p not in given_away:
+                # A free prior: its turn came and went, so an unmatched object does not overlap it.
+                own = iou[g][prior_of[g]] if prior_of[g] >= 0 else 1e-6
+                assert iou[g][p] <= own
+            else:
+                # A taken prior: whoever has it overlaps it as much, or g has something as good.
+                holder = iou[prior_of.index(p)][p]
+                own = iou[g][prior_of[g]] if prior_of[g] >= 0 else 0
+                assert iou[g][p] <= max(holder, own)
+
+
+# ---------------------------------------------------------------- both steps
+
+
+def test_three_objects_and_five_priors_by_hand():
+    #          prior: 0: x 0-4   1: x 2-6   2: x 4-8   3: x 0-8   4: x 0-1    (eighths, full height)
+    # object 0, 0-4:  4/4 = 1    2/6        0          4/8        1/4
+    # object 1, 4-8:  0          2/6        1          4/8        0
+    # object 2, 1-4:  3/4        2/5        0          3/8        0
+    # Pairs by falling IoU: (0, 0), (1, 2), then object 2 on the free priors: .4 on prior 1.
+    # Threshold: prior 3 has exactly ½ with objects 0 and 1, the first has it; prior 4 has ¼: −1.
+    spans = [(0, 4), (2, 6), (4, 8), (0, 8), (0, 1)]
+    priors = xyxy_to_cxcywh(corners([[left, 0, right, 8] for left, right in spans]))
+    objects = corners([[0, 0, 4, 8], [4, 0, 8, 8], [1, 0, 4, 8]])
+    assert match_priors(priors, objects).tolist() == [0, 2, 1, 0, -1]
+    # argmax: object 2 also wants prior 0, and as the later one takes it from object 0, which
+    # would have nothing left but its ½ on prior 3.
+    assert match_priors(priors, objects, method="argmax").tolist() == [2, -1, 1, 0, -1]
+
+
+@given(some_boxes, some_boxes, thresholds)
+def test_bipartite_matching_is_the_literal_loop(prior_boxes, objects, threshold):
+    priors, objects = xyxy_to_cxcywh(corners(prior_boxes)), corners(objects)
+    iou = pairwise_iou(objects, cxcywh_to_xyxy(priors))
+    matches = match_priors(priors, objects, threshold)
+    assert matches.dtype == torch.int64
+    assert matches.tolist() == literal_match(iou.tolist(), threshold)
+    for g in range(len(objects)):
+        # An object is absent only if every prior that it overlaps went to another's first turn.
+        if g not in matches:
+            touched = (iou[g] > 1e-6).nonzero().flatten().tolist()
+            assert set(touched) <= set(literal_bipartite(iou.tolist()))
+
+
+@given(some_boxes, some_boxes, thresholds)
+def test_argmax_matching_is_torchvisions(prior_boxes, objects, threshold):
+    priors, objects = corners(prior_boxes), corners(objects)
+    theirs = SSDMatcher(threshold)(box_iou(objects, priors))
+    ours = match_priors(xyxy_to_cxcywh(priors), objects, threshold, method="argmax")
+    assert ours.tolist() == theirs.clamp(min=-1).tolist()
+
+
+def test_many_overlapping_objects_among_many_priors():
+    torch.manual_seed(0)
+    # Forty objects crowded around the middle, 300 priors everywhere, in single precision.
+    objects = cxcywh_to_xyxy(torch.rand(40, 4) * 0.2 + 0.4)
+    priors = torch.rand(300, 4) * 0.6 + 0.2
+    iou = pairwise_iou(objects, cxcywh_to_xyxy(priors))
+    matches = match_priors(priors, objects)
+    assert matches.tolist() == literal_match(iou.tolist(), 0.5)
+    assert set(range(40)) <= set(matches.tolist()), "some object was lost"
+    lossy = match_priors(priors, objects, method="argmax")
+    assert lossy.tolist() == SSDMatcher(0.5)(iou).clamp(min=-1).tolist()
+    assert not set(range(40)) <= set(lossy.tolist()), "argmax loses some here"
+
+
+@pytest.mark.parametrize(
+    ("height", "match"),
+    [
+        (1.0, 0),  # the object is the upper half of the prior: IoU ½ exactly, and that is enough
+        (1.0 + 1e-6, -1),  # ½ / (1 + 10⁻⁶): just short
+        (1.0 - 1e-6, 0),
+    ],
+)
+def test_the_threshold_is_inclusive(height, match):
+    objects = torch.tensor([[0.0, 0.0, 1.0, 0.5]])
+    priors = torch.tensor([[0.5, 0.25, 1.0, 0.5], [0.5, height / 2, 1.0, height]])
+    assert match_priors(priors, objects).tolist() == [0, match]
+
+
+def test_the_default_threshold_is_one_half():
+    objects = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    # Strips of the image: IoU .45, .5, .55 and .95; the last is its object's own prior.
+    heights = (0.45, 0.5, 0.55, 0.95)
+    priors = torch.tensor([[0.5, height / 2, 1.0, height] for height in heights])
+    assert match_priors(priors, objects).tolist() == [-1, 0, 0, 0]
+    assert match_priors(priors, objects, threshold=0.6).tolist() == [-1, -1, -1, 0]
+
+
+@pytest.mark.parametrize(("method", "matches"), [("bipartite", [-1, -1]), ("argmax", [0, -1])])
+def test_an_object_that_overlaps_nothing(method, matches):
+    # Bipartite leaves it out; argmax of zeros forces it on prior 0, as other implementations do.
+    priors = torch.tensor([[0.2, 0.2, 0.2, 0.2], [0.8, 0.2, 0.2, 0.2]])
+    objects = torch.tensor([[0.4, 0.8, 0.6, 1.0]])
+    assert match_priors(priors, objects, method=method).tolist() == matches
+
+
+def test_a_point_is_no_object_to_learn():
+    priors = torch.tensor([[0.5, 0.5, 0.2, 0.2]])
+    assert match_priors(priors, torch.tensor([[0.5, 0.5, 0.5, 0.5]])).tolist() == [-1]
+
+
+@pytest.mark.parametrize("method", ["bipartite", "argmax"])
+def test_an_image_without_objects_is_all_background(method):
+    matches = match_priors(torch.rand(7, 4), torch.zeros(0, 4), method=method)
+    assert matches.dtype == torch.int64
+    assert matches.tolist() == [-1] * 7
+
+
+@pytest.mark.parametrize("method", ["bipartite", "argmax"])
+def test_a_batch_equals_image_by_image(method):
+    torch.manual_seed(0)
+    priors = torch.rand(50, 4) * 0.5 + 0.25
+    images = [cxcywh_to_xyxy(torch.rand(n, 4) * 0.5 + 0.25) for n in (3, 0, 60, 1)]
+    batch = match_batch(priors, images, 0.4, method)
+    assert batch.shape == (4, 50)
+    for matches, objects in zip(batch, images, strict=True):
+        assert torch.equal(matches, match_priors(priors, objects, 0.4, method))
+    assert (batch[1] == -1).all()
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("threshold", [0.0, -0.5, 1.01, float("nan")])
+def test_a_threshold_outside_0_to_1_is_refused(threshold):
+    with refuses(rf"threshold must be an IoU in \(0, 1\], not {threshold}"):
+        match_priors(torch.rand(3, 4), torch.zeros(0, 4), threshold)
+
+
+def test_an_unknown_method_is_refused():
+    with refuses("method must be 'bipartite' or 'argmax', not 'hungarian'"):
+        match_priors(torch.rand(3, 4), torch.zeros(0, 4), method="hungarian")
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        (torch.zeros(2, 5), r"boxes must have shape \(N, 4\), not \(2, 5\)"),
+        (
+            torch.tensor([[0.0, 0, 1, 1], [0.5, 0, 0.25, 1]]),
+            r"boxes\[1\] = \[0.5, 0.0, 0.25, 1.0\]",
+        ),
+        (torch.tensor([[0, 0, 100, 100]]), "must be floats .* not torch.int64"),
+    ],
+)
+def test_boxes_that_are_none_are_refused(boxes, message):
+    with refuses(message):
+        match_priors(torch.rand(3, 4), boxes)
