@@ -65,5 +65,6 @@ def check_boxes(boxes: Tensor, name: str = "boxes") -> None:
     if bad.any():
         row = int(bad.nonzero()[0])
         raise ValueError(
-            f"{name}[{row}] = {boxes[row].tolist()} must be finite xyxy with xmin <= xmax, ymin <= ymax"
+            f"{name}[{row}] = {boxes[row].tolist()} must be finite xyxy, "
+            "with xmin <= xmax and ymin <= ymax"
         )

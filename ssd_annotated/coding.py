@@ -19,7 +19,7 @@ def encode(
     priors: Float[Tensor, "P 4"],
     variances: tuple[float, float] = VARIANCES,
 ) -> Float[Tensor, "*batch P 4"]:
-    """Offsets of each box from its prior: (Δcentre / prior size) / v₀ and ln(size / prior size) / v₁.
+    """Offsets of boxes from priors: (Δcentre / prior size) / v₀ and ln(size / prior size) / v₁.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 
 from ssd_annotated.coding import VARIANCES, encode
 from ssd_annotated.matching import match_batch
@@ -25,7 +25,7 @@ class LossParts(NamedTuple):
 
 
 class MultiBoxLoss(nn.Module):
-    """Localization loss of the positives plus confidence loss of positives and hard negatives, over N.
+    """Localization loss of the positives plus confidence loss with hard negatives, over N.
 
     Parameters
     ----------
@@ -106,8 +106,8 @@ class MultiBoxLoss(nn.Module):
         for name, tensor in (("offsets", offsets), ("logits", logits)):
             if tensor.shape[:2] != (batch, num_priors):
                 raise ValueError(
-                    f"{name} have shape {tuple(tensor.shape)}, expected ({batch}, {num_priors}, ...) "
-                    f"for {batch} targets and {num_priors} priors"
+                    f"{name} have shape {tuple(tensor.shape)}, expected ({batch}, {num_priors}, "
+                    f"...) for {batch} targets and {num_priors} priors"
                 )
 
     def _localization(self, error: Float[Tensor, "N 4"]) -> Float[Tensor, ""]:
@@ -118,7 +118,7 @@ class MultiBoxLoss(nn.Module):
     ) -> Float[Tensor, ""]:
         if self.confidence == "focal":
             return focal_loss(logits, labels, self.gamma).sum()
-        loss = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+        loss = cross_entropy(logits.transpose(1, 2), labels, reduction="none")
         positive = labels > 0
         mined = mine_hard_negatives(loss.detach(), positive, self.negatives_per_positive)
         return loss[positive | mined].sum()

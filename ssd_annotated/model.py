@@ -6,6 +6,7 @@ is it?" (C logits) and "where exactly?" (4 offsets), by one 3×3 convolution eac
 
 import os
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -179,7 +180,7 @@ def tiny_ssd(
 
 def _build_tiny(spec: ModelSpec, recipe: Recipe) -> SSD:
     inputs = (3, *spec.widths)
-    blocks = [down_block(i, o) for i, o in zip(inputs, inputs[1:])]
+    blocks = [down_block(i, o) for i, o in pairwise(inputs)]
     extras = [*blocks[3:], nn.AdaptiveMaxPool2d(1)]
     channels = (*spec.widths[2:], spec.widths[-1])
     return SSD(TinyTrunk(*blocks[:3]), extras, channels, spec, recipe)

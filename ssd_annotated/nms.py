@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -87,7 +86,7 @@ def _select(
     nms_threshold: float,
     max_detections: int,
 ) -> Detections:
-    """Threshold, per-class top-k, per-class suppression and the image's cap, all classes at once."""
+    """Threshold, top-k and suppression class by class, then the image's cap: in one go."""
     top_scores, top_priors = scores.topk(min(top_k, len(scores)), dim=0)  # (k, K)
     rank, column = (top_scores > score_threshold).nonzero(as_tuple=True)
     candidates = boxes[top_priors[rank, column]]

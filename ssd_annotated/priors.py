@@ -6,7 +6,7 @@ every feature map carries a handful, of the map's own size and of several shapes
 
 import math
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from typing import Literal
 
 import torch
@@ -99,7 +99,7 @@ class PriorSpec:
         """The sides (s, s') of both squares of each map."""
         if isinstance(self.sizes[0], tuple):
             return list(self.sizes)
-        extras = [math.sqrt(s * following) for s, following in zip(self.sizes, self.sizes[1:])]
+        extras = [math.sqrt(s * following) for s, following in pairwise(self.sizes)]
         return list(zip(self.sizes, [*extras, self.last_extra]))
 
     @property
@@ -173,9 +173,9 @@ def _clip(priors: Float[Tensor, "P 4"], clip: str) -> Float[Tensor, "P 4"]:
 
 
 def paper_scales(num_maps: int, smallest: float = 0.2, largest: float = 0.9) -> list[float]:
-    """Spread scales evenly: s_k = s_min + (s_max − s_min) (k − 1) / (m − 1), the paper's eq. (4)."""
+    """Evenly spread scales, s_k = s_min + (s_max − s_min) (k − 1) / (m − 1): eq. (4)."""
     if num_maps < 2:
-        raise ValueError(f"the formula divides by m - 1: num_maps must be at least 2, not {num_maps}")
+        raise ValueError(f"num_maps must be at least 2 (eq. 4 divides by m - 1), not {num_maps}")
     return [smallest + (largest - smallest) * k / (num_maps - 1) for k in range(num_maps)]
 
 

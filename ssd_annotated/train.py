@@ -40,8 +40,8 @@ def train(
     lr, optimizer, weight_decay
         ``"sgd"`` has a momentum of 0.9. `lr` is the schedule's peak.
     schedule
-        ``"onecycle"`` rises for a tenth of the steps and falls for the rest; ``"steps"`` divides the
-        rate by ten after 2/3 and 5/6 of them, the paper's 80k and 100k of 120k.
+        ``"onecycle"`` rises for a tenth of the steps and falls for the rest; ``"steps"`` divides
+        the rate by ten after 2/3 and 5/6 of them, like Caffe's 80k and 100k of 120k.
     loss
         By default the paper's, for the model's priors and variances.
     seed
@@ -60,7 +60,8 @@ def train(
     FloatingPointError
         If the loss is no longer finite, naming the step and both parts.
     """
-    for name, count in {"len(dataset)": len(dataset), "steps": steps, "batch_size": batch_size}.items():
+    counts = {"len(dataset)": len(dataset), "steps": steps, "batch_size": batch_size}
+    for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name} must be at least 1, not {count}")
     device = model.priors.device

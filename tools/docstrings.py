@@ -17,7 +17,7 @@ def prepare(app, what, name, obj, options, lines: list[str]) -> None:
     """Change `lines` in place, before napoleon reads them."""
     lines[:] = map(bars, lines)
     if what in ("attribute", "property", "data"):
-        # Napoleon takes words before a colon in the first line for a type: give it an empty comment.
+        # Napoleon takes words before a colon in the first line for a type; a comment stops it.
         lines[:0] = ["..", ""]
 
 
