@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssd_annotated.data.layout import VARIANTS, Variant, draw_boxes
+from ssd_annotated.data.layout import VARIANTS, Variant, draw_boxes, draw_count
 from ssd_annotated.data.spray import (
     SPLITS,
     Glyph,
@@ -29,7 +29,7 @@ from ssd_annotated.data.spray import (
 
 CLASS_NAMES = ("background", *"0123456789")  # the label of a digit is the digit + 1
 MAX_TILT = 15.0  # degrees
-STROKES = Variant(sizes=(0.12, 0.4))  # where decoys go
+STROKES = Variant(sizes=(0.1, 0.3))  # where decoys go
 # A 1 in a wide box is only a bar: tall boxes hold three shares of ones, the others none.
 DIGITS_IF_TALL = (0, 1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9)
 DIGITS_IF_WIDE = (0, 2, 3, 4, 5, 6, 7, 8, 9)
@@ -67,13 +67,23 @@ def scene(
     for box, digit in zip(boxes, digits, strict=True):
         glyphs = handwriting(split)[digit]
         paint(rng, canvas, box, glyphs[rng.integers(len(glyphs))], MAX_TILT)
-    for box in draw_boxes(rng, replace(STROKES, counts=variant.strokes), image_size, boxes):
+    for box in draw_strokes(rng, variant, image_size, boxes):
         paint(rng, canvas, box, draw_stroke(rng), 180.0)
     return np.rint(canvas).astype(np.uint8), {
         "boxes": torch.from_numpy((boxes / image_size).astype(np.float32)),
         "labels": torch.from_numpy(digits + 1),
         "difficult": torch.zeros(len(boxes), dtype=torch.bool),
     }
+
+
+def draw_strokes(
+    rng: np.random.Generator, variant: Variant, image_size: int, boxes: Int64[np.ndarray, "G 4"]
+) -> Int64[np.ndarray, "N 4"]:
+    """Find room for strokes among the digits: of six layouts, the one with the most strokes."""
+    count = draw_count(rng, variant.strokes)
+    wanted = replace(STROKES, counts=(count, count))
+    tries = [draw_boxes(rng, wanted, image_size, boxes) for _ in range(6 if count else 1)]
+    return max(tries, key=len)
 
 
 def paint(
