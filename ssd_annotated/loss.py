@@ -52,14 +52,15 @@ class MultiBoxLoss(nn.Module):
     Notes
     -----
     Equations (1) to (3) of the paper and "Hard negative mining" in its section 2.2. Without a
-    positive in the whole batch the loss is 0 and so is its gradient.
+    positive in the whole batch the loss is 0 and so is its gradient; only the focal loss, which
+    needs no positive to count a negative, then is its sum over all priors.
     """
 
     def __init__(
         self,
         priors: Float[Tensor, "P 4"],
         threshold: float = 0.5,
-        negatives_per_positive: float = 3,
+        negatives_per_positive: float = 3.0,
         alpha: float = 1.0,
         localization: Literal["smooth_l1", "l1"] = "smooth_l1",
         beta: float = 1.0,
@@ -73,6 +74,8 @@ class MultiBoxLoss(nn.Module):
             raise ValueError(f"localization must be 'smooth_l1' or 'l1', not {localization!r}")
         if confidence not in ("cross_entropy", "focal"):
             raise ValueError(f"confidence must be 'cross_entropy' or 'focal', not {confidence!r}")
+        if not beta > 0:
+            raise ValueError(f"beta must be positive, not {beta} (without the bend it is 'l1')")
         self.register_buffer("priors", priors, persistent=False)
         self.threshold, self.method, self.variances = threshold, method, variances
         self.negatives_per_positive = negatives_per_positive
@@ -162,7 +165,7 @@ def assign_targets(
 
 
 def mine_hard_negatives(
-    loss: Float[Tensor, "B P"], positive: Bool[Tensor, "B P"], ratio: float = 3
+    loss: Float[Tensor, "B P"], positive: Bool[Tensor, "B P"], ratio: float = 3.0
 ) -> Bool[Tensor, "B P"]:
     """Pick each image's negatives of highest confidence loss, `ratio` for each of its positives.
 
