@@ -46,17 +46,18 @@ def postprocess(
     Raises
     ------
     ValueError
-        If a threshold is outside [0, 1], a count is below 1, or a prediction is NaN or infinite.
+        If a threshold is outside [0, 1], a count is below 1, the predictions are not made for these
+        priors, or one is NaN or infinite.
 
     Notes
     -----
     Section 2.2 of the paper, "Training", for the shape of the output; section 3.1 and the authors'
-    Caffe code for 0.01, 400, 0.45 and 200.
+    Caffe code for 0.01, 400, 0.45 and 200. Boxes come back as they were decoded, beyond the image
+    too; in suppression they count up to four image sides beyond its border.
     """
     _check_settings(score_threshold, top_k, nms_threshold, max_detections)
     offsets, logits = predictions
-    if not (offsets.isfinite().all() and logits.isfinite().all()):
-        raise ValueError("the predictions contain NaN or infinity")
+    _check_predictions(offsets, logits, len(priors))
     boxes = decode(offsets, priors, variances)
     # Column 0 is background, which is never a detection.
     scores = logits.softmax(dim=2)[..., 1:]
@@ -78,6 +79,17 @@ def _check_settings(
             raise ValueError(f"{name} must be at least 1, not {value}")
 
 
+def _check_predictions(offsets: Tensor, logits: Tensor, num_priors: int) -> None:
+    for name, tensor in {"offsets": offsets, "logits": logits}.items():
+        if tensor.ndim != 3 or tensor.shape[1] != num_priors:
+            raise ValueError(
+                f"{name} have shape {tuple(tensor.shape)}, expected one row for each of the "
+                f"{num_priors} priors: (B, {num_priors}, ...)"
+            )
+        if not tensor.isfinite().all():
+            raise ValueError(f"the predictions contain NaN or infinity, in their {name}")
+
+
 def _select(
     boxes: Float[Tensor, "P 4"],
     scores: Float[Tensor, "P K"],
@@ -92,6 +104,9 @@ def _select(
     candidates = boxes[top_priors[rank, column]]
     candidate_scores = top_scores[rank, column]
     labels = column + 1
-    # batched_nms suppresses only within a label, and returns what it keeps best first.
-    keep = batched_nms(candidates, candidate_scores, labels, nms_threshold)[:max_detections]
+    # batched_nms keeps labels apart by moving each by (largest coordinate + 1): where a coordinate
+    # is negative two labels can meet, where one is huge the others lose their digits.
+    near = candidates.clamp(-4, 5) + 4
+    # It returns what it keeps best first.
+    keep = batched_nms(near, candidate_scores, labels, nms_threshold)[:max_detections]
     return Detections(candidates[keep], candidate_scores[keep], labels[keep])
