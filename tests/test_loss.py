@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refuses
 from torch.nn.functional import cross_entropy, smooth_l1_loss
@@ -97,6 +97,7 @@ def as_numbers(parts):
     return [part.item() for part in parts]
 
 
+@settings(max_examples=25)
 @given(
     st.lists(st.integers(0, 5), min_size=1, max_size=3),
     st.integers(0, 2**31),

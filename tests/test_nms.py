@@ -1,0 +1,314 @@
+"""From predictions to detections: a naive loop over classes, torchvision's, and cases by hand."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from refusals import refuses
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.ssd import SSD
+
+from ssd_annotated.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from ssd_annotated.coding import decode
+from ssd_annotated.nms import postprocess
+
+DTYPE = torch.float64
+
+
+def random_case(images=2, num_priors=60, classes=4, seed=0, spread=1.0):
+    """Predictions around a few places, so that there is much to suppress."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.rand(6, 2, generator=generator, dtype=DTYPE)
+    places = torch.randint(6, (num_priors,), generator=generator)
+    sizes = 0.2 + 0.2 * torch.rand(num_priors, 2, generator=generator, dtype=DTYPE)
+    offsets = torch.randn(images, num_priors, 4, generator=generator, dtype=DTYPE) * spread
+    logits = torch.randn(images, num_priors, classes, generator=generator, dtype=DTYPE) * 2
+    return (offsets, logits), torch.cat([centres[places], sizes], dim=1)
+
+
+def predict(boxes, *scores):
+    """Predictions of one image that decode to `boxes` with these `scores` of classes 1, 2, ..."""
+    scores = torch.tensor(scores, dtype=DTYPE)
+    background = 1 - scores.sum(dim=1, keepdim=True)
+    logits = torch.cat([background, scores], dim=1).clamp(min=1e-12).log()[None]
+    priors = xyxy_to_cxcywh(torch.tensor(boxes, dtype=DTYPE))
+    return (torch.zeros(1, len(boxes), 4, dtype=DTYPE), logits), priors
+
+
+# ---------------------------------------------------------------- the naive way
+
+
+def literal_iou(a, b):
+    wide = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    high = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    sizes = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return wide * high / (sum(sizes) - wide * high)
+
+
+def literal_detections(offsets, logits, priors, score, top_k, overlap, cap):
+    """One image, class by class, box by box: (score, label, box) rows, best first."""
+    boxes = decode(offsets, priors).tolist()
+    scores = logits.softmax(dim=1).tolist()
+    found = []
+    for label in range(1, logits.shape[1]):
+        rows = [(s[label], label, box) for s, box in zip(scores, boxes, strict=True)]
+        rows = sorted((row for row in rows if row[0] > score), reverse=True)[:top_k]
+        kept = []
+        for row in rows:
+            if all(literal_iou(row[2], better[2]) <= overlap for better in kept):
+                kept.append(row)
+        found += kept
+    return sorted(found, reverse=True)[:cap]
+
+
+def assert_is(detections, rows):
+    assert detections.labels.tolist() == [label for _, label, _ in rows]
+    assert detections.scores.tolist() == pytest.approx([score for score, _, _ in rows])
+    expected = torch.tensor([box for _, _, box in rows], dtype=DTYPE).reshape(-1, 4)
+    torch.testing.assert_close(detections.boxes, expected)
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from([0.0, 0.01, 0.3, 0.9]),
+    st.sampled_from([1, 5, 400]),
+    st.sampled_from([0.0, 0.3, 0.45, 0.8]),
+    st.sampled_from([1, 10, 200]),
+)
+def test_postprocess_is_the_naive_loop(seed, score, top_k, overlap, cap):
+    predictions, priors = random_case(seed=seed)
+    limits = (score, top_k, overlap, cap)
+    detections = postprocess(predictions, priors, *limits)
+    for found, offsets, logits in zip(detections, *predictions, strict=True):
+        assert_is(found, literal_detections(offsets, logits, priors, *limits))
+
+
+def test_the_defaults_are_caffes():
+    # 4 classes of 600 priors: enough for the top 400 to matter, and for the cap of 200.
+    predictions, priors = random_case(1, 600, spread=3.0)
+    detections = postprocess(predictions, priors)[0]
+    rows = literal_detections(predictions[0][0], predictions[1][0], priors, 0.01, 400, 0.45, 200)
+    assert len(rows) == 200
+    assert_is(detections, rows)
+    uncapped = (0.01, 400, 0.45, 10_000)
+    rows = literal_detections(predictions[0][0], predictions[1][0], priors, *uncapped)
+    all_of_them = (0.01, 600, 0.45, 10_000)
+    assert len(rows) < len(literal_detections(*(p[0] for p in predictions), priors, *all_of_them))
+    assert_is(postprocess(predictions, priors, max_detections=10_000)[0], rows)
+
+
+def test_torchvisions_postprocessing():
+    # torchvision clips its boxes first; these priors and offsets stay inside the image.
+    (offsets, logits), priors = random_case(3, 200, classes=6, seed=1, spread=0.2)
+    priors[:, :2] = 0.3 + 0.4 * priors[:, :2]
+    theirs = SSD.postprocess_detections(
+        SimpleNamespace(
+            box_coder=BoxCoder((10.0, 10.0, 5.0, 5.0)),
+            score_thresh=0.01,
+            topk_candidates=400,
+            nms_thresh=0.45,
+            detections_per_img=200,
+        ),
+        {"bbox_regression": offsets, "cls_logits": logits},
+        [cxcywh_to_xyxy(priors)] * 3,
+        [(1, 1)] * 3,
+    )
+    for found, expected in zip(postprocess((offsets, logits), priors), theirs, strict=True):
+        for name in ("boxes", "scores", "labels"):
+            torch.testing.assert_close(getattr(found, name), expected[name])
+
+
+# ---------------------------------------------------------------- properties
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 2**31))
+def test_a_second_time_suppresses_nothing_more(seed):
+    predictions, priors = random_case(1, seed=seed)
+    (once,) = postprocess(predictions, priors)
+    # Each detection becomes a prior of its own that is sure of its one class.
+    scores = torch.full((len(once.boxes), 3), 1e-9, dtype=DTYPE)
+    scores[torch.arange(len(scores)), once.labels - 1] = once.scores
+    again, priors = predict(once.boxes.tolist(), *scores.tolist())
+    (twice,) = postprocess(again, priors)
+    torch.testing.assert_close(twice.boxes, once.boxes)
+    torch.testing.assert_close(twice.scores, once.scores, rtol=1e-6, atol=0)
+    assert torch.equal(twice.labels, once.labels)
+
+
+def test_a_batch_equals_image_by_image():
+    (offsets, logits), priors = random_case(4)
+    logits[2, :, 0] += 50  # nothing found in this one
+    batch = postprocess((offsets, logits), priors)
+    assert len(batch[2].boxes) == 0
+    for i, found in enumerate(batch):
+        (alone,) = postprocess((offsets[i : i + 1], logits[i : i + 1]), priors)
+        assert all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 2**31), st.integers(1, 30))
+def test_best_first_and_not_more_than_the_cap(seed, cap):
+    predictions, priors = random_case(1, seed=seed)
+    (every,) = postprocess(predictions, priors, max_detections=10_000)
+    (some,) = postprocess(predictions, priors, max_detections=cap)
+    assert torch.equal(every.scores, every.scores.sort(descending=True).values)
+    assert len(some.scores) == min(cap, len(every.scores))
+    assert all(torch.equal(a, b[:cap]) for a, b in zip(some, every, strict=True))
+
+
+# ---------------------------------------------------------------- by hand
+
+
+def test_three_boxes_two_classes_by_hand():
+    # Boxes 0 and 1 overlap by 3/5 (x 0 to .4 and .1 to .5), box 2 is elsewhere.
+    # Class 1: box 0 at .7 suppresses box 1 at .5. Class 2: box 1 stays (.3), and box 2 (.6).
+    boxes = [[0.0, 0.0, 0.4, 0.4], [0.1, 0.0, 0.5, 0.4], [0.6, 0.6, 0.9, 0.9]]
+    predictions, priors = predict(boxes, [0.7, 0.0], [0.5, 0.3], [0.0, 0.6])
+    (found,) = postprocess(predictions, priors)
+    assert found.labels.tolist() == [1, 2, 2]
+    assert found.scores.tolist() == pytest.approx([0.7, 0.6, 0.3])
+    expected = torch.tensor([boxes[0], boxes[2], boxes[1]], dtype=DTYPE)
+    torch.testing.assert_close(found.boxes, expected)
+
+
+def test_a_suppressed_box_suppresses_nobody():
+    # Each overlaps the next by 3/5, the first and the last by 1/3: the middle one goes, the last
+    # one stays although the middle one would have beaten it.
+    boxes = [[0.0, 0.0, 0.4, 0.4], [0.1, 0.0, 0.5, 0.4], [0.2, 0.0, 0.6, 0.4]]
+    predictions, priors = predict(boxes, [0.9], [0.8], [0.7])
+    (found,) = postprocess(predictions, priors)
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7])
+
+
+@pytest.mark.parametrize(("threshold", "kept"), [(0.5, 2), (0.4999, 1)])
+def test_an_overlap_of_exactly_the_threshold_is_allowed(threshold, kept):
+    # The second box is the upper half of the first: IoU ½.
+    predictions, priors = predict([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.5]], [0.9], [0.8])
+    (found,) = postprocess(predictions, priors, nms_threshold=threshold)
+    assert len(found.boxes) == kept
+
+
+@pytest.mark.parametrize(("threshold", "kept"), [(0.5, 0), (0.4999, 1)])
+def test_a_score_of_exactly_the_threshold_is_too_low(threshold, kept):
+    # Two equal logits: a score of ½ exactly.
+    priors = torch.tensor([[0.5, 0.5, 0.5, 0.5]])
+    (found,) = postprocess((torch.zeros(1, 1, 4), torch.zeros(1, 1, 2)), priors, threshold)
+    assert len(found.boxes) == kept
+
+
+def test_top_k_counts_each_class_by_itself_and_before_suppression():
+    # Class 1 scores .9, .8, .7 with box 1 on top of box 0: its best two leave one detection. The
+    # third box never had a chance. Class 2 has two candidates of its own.
+    boxes = [[0.0, 0.0, 0.4, 0.4], [0.0, 0.0, 0.4, 0.4], [0.6, 0.6, 0.9, 0.9]]
+    predictions, priors = predict(boxes, [0.9, 0.05], [0.8, 0.02], [0.7, 0.06])
+    (found,) = postprocess(predictions, priors, top_k=2)
+    assert found.labels.tolist() == [1, 2, 2]
+    assert found.scores.tolist() == pytest.approx([0.9, 0.06, 0.05])
+
+
+def test_background_is_never_found():
+    priors = torch.rand(5, 4)
+    logits = torch.tensor([9.0, 0.0, 0.0]).expand(1, 5, 3)
+    (found,) = postprocess((torch.zeros(1, 5, 4), logits), priors)
+    assert len(found.labels) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_detection_gives_empty_tensors(dtype):
+    logits = torch.tensor([50.0, 0.0, 0.0], dtype=dtype).expand(2, 5, 3)
+    found = postprocess((torch.zeros(2, 5, 4, dtype=dtype), logits), torch.rand(5, 4, dtype=dtype))
+    assert len(found) == 2
+    for image in found:
+        assert image.boxes.shape == (0, 4)
+        assert image.scores.shape == image.labels.shape == (0,)
+        assert image.boxes.dtype == image.scores.dtype == dtype
+        assert image.labels.dtype == torch.int64
+
+
+def test_an_empty_batch_gives_an_empty_list():
+    assert postprocess((torch.zeros(0, 5, 4), torch.zeros(0, 5, 3)), torch.rand(5, 4)) == []
+
+
+def test_the_variances_are_those_of_decode():
+    predictions, priors = random_case(1, num_priors=1)
+    (found,) = postprocess(predictions, priors, 0.0, variances=(0.5, 0.7))
+    expected = decode(predictions[0][0], priors, (0.5, 0.7)).expand(3, 4)
+    torch.testing.assert_close(found.boxes, expected)
+
+
+def test_boxes_are_not_clipped():
+    predictions, priors = predict([[-0.2, -0.1, 0.5, 1.25]], [0.9])
+    (found,) = postprocess(predictions, priors)
+    torch.testing.assert_close(found.boxes, torch.tensor([[-0.2, -0.1, 0.5, 1.25]], dtype=DTYPE))
+
+
+# ---------------------------------------------------------------- far away
+
+
+def test_classes_never_meet_left_of_the_image():
+    # Class 2's box lies as far left of class 1's as the step that holds their copies apart.
+    predictions, priors = predict(
+        [[0.0, 0.0, 1.0, 1.0], [-1.0, -1.0, 0.0, 0.0]], [0.9, 0.0], [0.0, 0.8]
+    )
+    assert postprocess(predictions, priors)[0].labels.tolist() == [1, 2]
+    predictions, priors = predict(
+        [[0.0, 0.0, 1.0, 1.0], [-2.0, -2.0, -1.0, -1.0]], [0.9, 0.0], [0.0, 0.8]
+    )
+    assert postprocess(predictions, priors)[0].labels.tolist() == [1, 2]
+
+
+def test_one_wild_box_does_not_save_the_duplicates():
+    # e²⁰ prior sizes: beside it, in single precision, the others would shrink to points.
+    priors = torch.tensor([[0.5, 0.5, 0.2, 0.2]] * 3)
+    offsets = torch.zeros(1, 3, 4)
+    offsets[0, 2, 2:] = 20 / 0.2
+    logits = torch.tensor([[[0.0, 9.0, 0.0], [0.0, 8.0, 0.0], [0.0, -9.0, 9.0]]])
+    (found,) = postprocess((offsets, logits), priors, score_threshold=0.1)
+    assert sorted(found.labels.tolist()) == [1, 2]
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"score_threshold": 1.2}, r"score_threshold must lie in \[0, 1\], not 1.2"),
+        ({"score_threshold": -0.1}, r"score_threshold must lie in \[0, 1\], not -0.1"),
+        ({"nms_threshold": 45.0}, r"nms_threshold must lie in \[0, 1\], not 45.0"),
+        ({"nms_threshold": math.nan}, "nms_threshold .* not nan"),
+        ({"top_k": 0}, "top_k must be at least 1, not 0"),
+        ({"max_detections": -1}, "max_detections must be at least 1, not -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting, message):
+    predictions, priors = random_case()
+    with refuses(message):
+        postprocess(predictions, priors, **setting)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("part", "name"), [(0, "offsets"), (1, "logits")])
+def test_predictions_that_are_no_numbers_are_refused(part, name, value):
+    predictions, priors = random_case()
+    predictions[part][1, 5, 2] = value
+    with refuses(f"the predictions contain NaN or infinity, in their {name}"):
+        postprocess(predictions, priors)
+
+
+def test_predictions_for_other_priors_are_refused():
+    (offsets, logits), priors = random_case()
+    with refuses(r"offsets have shape \(2, 60, 4\), expected .* \(B, 59, ...\)"):
+        postprocess((offsets, logits), priors[:59])
+    # One row would stretch over all priors unseen.
+    with refuses(r"offsets have shape \(2, 1, 4\), expected .* \(B, 60, ...\)"):
+        postprocess((offsets[:, :1], logits[:, :1]), priors)
+    with refuses(r"logits have shape \(2, 59, 4\)"):
+        postprocess((offsets, logits[:, :59]), priors)
+    with refuses(r"offsets have shape \(60, 4\)"):
+        postprocess((offsets[0], logits[0]), priors)
