@@ -27,7 +27,7 @@ def detect(model: SSD, images: list[np.ndarray], batch_size: int = 32) -> list[D
     """
     if isinstance(images, np.ndarray):
         raise ValueError(f"images must be a list of arrays, not one array of shape {images.shape}")
-    device, recipe = model.priors.device, model.recipe
+    recipe = model.recipe
     settings = {
         name: getattr(recipe, name)
         for name in ("score_threshold", "top_k", "nms_threshold", "max_detections", "variances")
@@ -37,7 +37,7 @@ def detect(model: SSD, images: list[np.ndarray], batch_size: int = 32) -> list[D
     detections: list[Detections] = []
     for start in range(0, len(images), batch_size):
         batch = [prepare(image, recipe) for image in images[start : start + batch_size]]
-        predictions = model(torch.stack(batch).to(device))
+        predictions = model(torch.stack(batch).to(model.priors))
         detections += postprocess(predictions, model.priors, **settings)
     model.train(was_training)
     return detections

@@ -29,7 +29,7 @@ def train(
     progress: bool = True,
     on_step: Callable[[int, SSD], None] | None = None,
 ) -> list[dict[str, float]]:
-    """Minimise the multibox loss of `model` on `dataset` for a number of steps, on its own device.
+    """Minimise the multibox loss of `model` on `dataset`, on the model's device, in its precision.
 
     Parameters
     ----------
@@ -64,7 +64,6 @@ def train(
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name} must be at least 1, not {count}")
-    device = model.priors.device
     # Channels-last lays a pixel's channels side by side: the same numbers, faster convolutions.
     model.train().to(memory_format=torch.channels_last)
     loss = loss or MultiBoxLoss(model.priors, variances=model.recipe.variances)
@@ -76,8 +75,8 @@ def train(
     for step in bar:
         started = time.perf_counter()
         images, targets = next(batches)
-        images = images.to(device, memory_format=torch.channels_last)
-        targets = [{key: value.to(device) for key, value in t.items()} for t in targets]
+        images = images.to(model.priors).to(memory_format=torch.channels_last)
+        targets = [{key: value.to(images.device) for key, value in t.items()} for t in targets]
         parts = loss(model(images), targets)
         _check_finite(step, parts)
         descent.zero_grad()
