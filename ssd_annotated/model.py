@@ -93,20 +93,26 @@ class SSD(nn.Module):
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Predictions:
         """Predict offsets and logits for every prior of a batch of normalised images."""
         maps = self.trunk(images)
+        self._check_maps(maps, images)
         for block in self.extras:
             maps.append(block(maps[-1]))
         offsets = [head(m) for head, m in zip(self.localization_heads, maps)]
         logits = [head(m) for head, m in zip(self.confidence_heads, maps)]
-        predictions = Predictions(
+        return Predictions(
             channels_to_rows(offsets, 4), channels_to_rows(logits, self.spec.num_classes)
         )
-        if predictions.offsets.shape[1] != len(self.priors):
+
+    def _check_maps(self, maps: list[Tensor], images: Tensor) -> None:
+        """Compare sides, not counts: 128 × 512 pixels make as many cells as 256 × 256."""
+        sides = [tuple(m.shape[2:]) for m in maps]
+        expected = [(side, side) for side in self.spec.priors.feature_maps[: len(maps)]]
+        if sides != expected:
+            height, width = images.shape[2:]
+            side = self.recipe.image_size
             raise ValueError(
-                f"images of {tuple(images.shape[2:])} pixels give {predictions.offsets.shape[1]} "
-                f"predictions, but the model has {len(self.priors)} priors, made for "
-                f"{self.recipe.image_size} x {self.recipe.image_size} pixels"
+                f"images of {height} x {width} pixels give feature maps of {sides} cells, but the "
+                f"priors are made for {side} x {side} pixels and {expected} cells"
             )
-        return predictions
 
 
 def _heads(channels: tuple[int, ...], outputs: list[int]) -> nn.ModuleList:
@@ -209,9 +215,13 @@ def load_model(path: str | Path) -> SSD:
     Raises
     ------
     ValueError
-        If the file holds something else, or an architecture this version does not know.
+        If the file is damaged, holds something else, or an architecture this version does not know.
     """
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    with open(path, "rb") as file:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # zip, pickle and end-of-file errors have no base of their own
+            raise ValueError(f"{path} is damaged, or was not written by save_model") from error
     if not isinstance(content, dict) or not {"spec", "recipe", "state_dict"} <= set(content):
         raise ValueError(f"{path} holds no model: expected spec, recipe and state_dict")
     spec = ModelSpec(**{**content["spec"], "priors": PriorSpec(**content["spec"]["priors"])})
