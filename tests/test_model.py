@@ -1,0 +1,352 @@
+"""The network: its shapes, the order of its rows, and the way to disk and back."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from refusals import refuses
+from torch import nn
+from torchvision.models.detection.ssd import SSDClassificationHead, SSDRegressionHead
+
+from ssd_annotated.model import (
+    SSD,
+    ModelSpec,
+    Predictions,
+    Recipe,
+    channels_to_rows,
+    load_model,
+    pretrained,
+    save_model,
+    tiny_ssd,
+)
+from ssd_annotated.priors import PRESETS, PriorSpec, make_priors
+
+NARROW = (4, 4, 8, 8, 8, 8)
+
+
+def small(**options):
+    torch.manual_seed(0)
+    return tiny_ssd(**({"num_classes": 4, "image_size": 64, "widths": NARROW} | options)).eval()
+
+
+def assert_same_predictions(a, b, **tolerance):
+    for one, other in zip(a, b, strict=True):
+        torch.testing.assert_close(one, other, **tolerance)
+
+
+# ---------------------------------------------------------------- shapes
+
+
+@pytest.mark.parametrize(
+    ("image_size", "cells"),
+    [
+        # Three halvings, then one more for each map, rounded down; the last map is one cell.
+        (64, 8**2 + 4**2 + 2**2 + 1 + 1),
+        (100, 12**2 + 6**2 + 3**2 + 1 + 1),
+        (128, 16**2 + 8**2 + 4**2 + 2**2 + 1),
+        (256, 1361),
+    ],
+)
+def test_predictions_fit_the_priors(image_size, cells):
+    model = small(image_size=image_size)
+    with torch.no_grad():
+        predictions = model(torch.zeros(2, 3, image_size, image_size))
+    assert isinstance(predictions, Predictions)
+    assert predictions.offsets.shape == (2, 4 * cells, 4)
+    assert predictions.logits.shape == (2, 4 * cells, 4)
+    assert model.priors.shape == (4 * cells, 4)
+
+
+def test_train_and_eval_give_the_same_kind():
+    model = small()
+    images = torch.rand(2, 3, 64, 64)
+    for mode in (True, False):
+        predictions = model.train(mode)(images)
+        assert isinstance(predictions, Predictions)
+        assert [part.shape for part in predictions] == [(2, 344, 4), (2, 344, 4)]
+        assert [part.dtype for part in predictions] == [torch.float32] * 2
+
+
+def test_parameters_by_hand():
+    # A block is two 3×3 convolutions with bias and two batch norms of two numbers per channel;
+    # a head one 3×3 convolution with bias, for 4 priors of 4 offsets or 11 classes.
+    def convolution(inputs, outputs):
+        return 9 * inputs * outputs + outputs
+
+    widths = (3, 16, 32, 64, 128, 128, 128)
+    blocks = sum(convolution(i, o) + convolution(o, o) + 4 * o for i, o in pairwise(widths))
+    heads = sum(convolution(c, 16) + convolution(c, 44) for c in (64, 128, 128, 128, 128))
+    model = tiny_ssd()
+    assert sum(p.numel() for p in model.parameters()) == blocks + heads == 1_197_180
+    assert model.spec.num_classes == 11
+    assert len(model.priors) == 5444
+
+
+def test_the_parts_have_their_names():
+    model = small()
+    assert len(model.extras) == 4
+    assert len(model.localization_heads) == len(model.confidence_heads) == 5
+    maps = model.trunk(torch.zeros(1, 3, 64, 64))
+    assert [tuple(m.shape) for m in maps] == [(1, 8, 8, 8)]
+
+
+def test_the_last_map_is_a_global_maximum():
+    model = small(image_size=256)
+    last = torch.rand(2, 8, 4, 4)
+    assert torch.equal(model.extras[-1](last)[:, :, 0, 0], last.amax(dim=(2, 3)))
+
+
+def test_a_batch_equals_image_by_image_in_eval_mode():
+    model = small()
+    images = torch.rand(3, 3, 64, 64)
+    with torch.no_grad():
+        batch = model(images)
+        single = [model(image[None]) for image in images]
+    joined = [torch.cat(parts) for parts in zip(*single, strict=True)]
+    assert_same_predictions(batch, joined, rtol=1e-4, atol=1e-5)
+
+
+def test_priors_are_cxcywh_and_follow_the_model():
+    model = small()
+    assert torch.equal(model.priors, make_priors(model.spec.priors))
+    # The first cell is an eighth of the image: its centre is at 1/16, and .2 its first size.
+    torch.testing.assert_close(model.priors[0], torch.tensor([1 / 16, 1 / 16, 0.2, 0.2]))
+    assert "priors" not in model.state_dict()
+    assert model.double().priors.dtype == torch.float64
+
+
+def test_same_seed_same_weights():
+    first, second = small().state_dict(), small().state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+# ---------------------------------------------------------------- the order of the rows
+
+
+def test_channels_become_rows_by_hand():
+    # One map of 2 × 2 cells with 2 priors of 3 numbers: 6 channels. Each value tells its place:
+    # channel in the hundreds, row in the tens, column in the ones.
+    channel, row, column = torch.meshgrid(*map(torch.arange, (6, 2, 2)), indexing="ij")
+    first = (100 * channel + 10 * row + column).float()[None]
+    # And one map of a single cell with 1 prior: channels 1000, 2000, 3000.
+    second = torch.tensor([1000.0, 2000.0, 3000.0]).reshape(1, 3, 1, 1)
+    rows = channels_to_rows([first, second], 3)
+    assert rows[0].tolist() == [
+        [0, 100, 200],  # upper left cell, first prior: channels 0, 1, 2
+        [300, 400, 500],  # the same cell, second prior: channels 3, 4, 5
+        [1, 101, 201],  # the cell to its right
+        [301, 401, 501],
+        [10, 110, 210],  # the next row
+        [310, 410, 510],
+        [11, 111, 211],
+        [311, 411, 511],
+        [1000, 2000, 3000],
+    ]
+
+
+class Coordinates(nn.Module):
+    """A trunk that sees nothing: its two maps tell each cell its own centre, (x, y, 1)."""
+
+    def forward(self, images):
+        maps = []
+        for side in (4, 2):
+            line = (torch.arange(side) + 0.5) / side
+            y, x = torch.meshgrid(line, line, indexing="ij")
+            maps.append(torch.stack([x, y, torch.ones_like(x)]).expand(len(images), -1, -1, -1))
+        return maps
+
+
+def test_each_row_belongs_to_its_prior():
+    # Heads that only look at the middle of their 3×3 window and pass on x, y and, for each prior
+    # of a cell, its width and height. Then every row must repeat its prior.
+    priors = PriorSpec((4, 2), (0.2, 0.5), ((2.0,), (2.0, 3.0)), last_extra=0.9)
+    spec = ModelSpec("coordinates", 2, (), priors)
+    recipe = Recipe(image_size=16, class_names=("background", "thing"))
+    model = SSD(Coordinates(), [], (3, 3), spec, recipe)
+    start = 0
+    with torch.no_grad():
+        for head, count, per_cell in zip(
+            model.localization_heads, priors.counts, priors.boxes_per_cell, strict=True
+        ):
+            head.weight.zero_()
+            head.bias.zero_()
+            for k in range(per_cell):
+                head.weight[4 * k, 0, 1, 1] = 1
+                head.weight[4 * k + 1, 1, 1, 1] = 1
+                head.weight[4 * k + 2 : 4 * k + 4, 2, 1, 1] = model.priors[start + k, 2:]
+            start += count
+        offsets = model(torch.zeros(1, 3, 16, 16)).offsets[0]
+    torch.testing.assert_close(offsets, model.priors)
+
+
+def test_rows_come_in_torchvisions_order():
+    maps = [torch.rand(2, 5, 4, 4), torch.rand(2, 7, 2, 2)]
+    for make, width, extra in (
+        (SSDRegressionHead, 4, ()),
+        (SSDClassificationHead, 6, (6,)),
+    ):
+        theirs = make([5, 7], [4, 6], *extra)
+        ours = [head(m) for head, m in zip(theirs.module_list, maps, strict=True)]
+        torch.testing.assert_close(channels_to_rows(ours, width), theirs(maps))
+
+
+# ---------------------------------------------------------------- spec and recipe
+
+
+def test_spec_and_recipe_tell_what_was_built():
+    model = tiny_ssd(3, 128, NARROW, class_names=("background", "cat", "dog"))
+    assert model.spec == ModelSpec("tiny_ssd", 3, NARROW, model.spec.priors)
+    assert model.spec.priors.sizes == PRESETS["d2l"].sizes
+    assert model.recipe == Recipe(128, ("background", "cat", "dog"))
+    assert model.recipe.variances == (0.1, 0.2)
+    recipe = model.recipe
+    limits = (recipe.score_threshold, recipe.top_k, recipe.nms_threshold, recipe.max_detections)
+    assert limits == (0.01, 400, 0.45, 200)
+
+
+def test_classes_without_names_are_numbered():
+    assert small().recipe.class_names == ("background", "1", "2", "3")
+
+
+# ---------------------------------------------------------------- saving and loading
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path):
+    model = small(class_names=("background", "a", "b", "c"))
+    model.recipe = replace(model.recipe, score_threshold=0.3, variances=(0.2, 0.4))
+    model.train()(torch.rand(2, 3, 64, 64))  # batch norm now has statistics of its own
+    save_model(model, tmp_path / "model.pt")
+    loaded = load_model(tmp_path / "model.pt")
+    assert not loaded.training
+    assert loaded.spec == model.spec
+    assert loaded.recipe == model.recipe
+    assert torch.equal(loaded.priors, model.priors)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert_same_predictions(loaded(images), model.eval()(images), rtol=0, atol=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_half_the_size_in_half_precision(tmp_path):
+    model = small(widths=(16, 32, 32, 32, 32, 32))
+    whole, half = tmp_path / "whole.pt", str(tmp_path / "half.pt")
+    save_model(model, whole)
+    save_model(model, half, torch.float16)
+    assert (tmp_path / "half.pt").stat().st_size < 0.6 * whole.stat().st_size
+    loaded = load_model(half)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    assert next(model.parameters()).dtype == torch.float32
+    with torch.no_grad():
+        predictions = [m(torch.ones(1, 3, 64, 64)) for m in (loaded, model)]
+    assert_same_predictions(*predictions, rtol=1e-2, atol=1e-2)
+
+
+def test_the_file_holds_plain_data_only(tmp_path):
+    save_model(small(), tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert set(content) == {"spec", "recipe", "state_dict"}
+
+    def leaves(value):
+        if isinstance(value, dict):
+            return [leaf for part in value.values() for leaf in leaves(part)]
+        if isinstance(value, list | tuple):
+            return [leaf for part in value for leaf in leaves(part)]
+        return [value]
+
+    kinds = {type(leaf) for leaf in leaves([content["spec"], content["recipe"]])}
+    assert kinds <= {str, int, float, bool, type(None)}
+    assert {type(leaf) for leaf in leaves(content["state_dict"])} == {torch.Tensor}
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "model.pt"
+    save_model(small(), path)
+    before = path.read_bytes()
+
+    def disk_full(_content, target):
+        target.write_bytes(b"half a mod")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", disk_full)
+    with pytest.raises(OSError, match="no space left"):
+        save_model(small(), path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("keep", [0, 5, 3000, -10])
+def test_a_damaged_file_is_refused(tmp_path, keep):
+    path = tmp_path / "model.pt"
+    save_model(small(), path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with refuses("model.pt is damaged, or was not written by save_model"):
+        load_model(path)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("dear diary,\n" * 100)
+    with refuses("notes.txt is damaged, or was not written by save_model"):
+        load_model(path)
+
+
+def test_a_pickled_model_is_refused(tmp_path):
+    torch.save(small(), tmp_path / "pickled.pt")
+    with refuses("pickled.pt is damaged, or was not written by save_model"):
+        load_model(tmp_path / "pickled.pt")
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], torch.zeros(3)])
+def test_a_checkpoint_of_another_kind_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "other.pt")
+    with refuses("other.pt holds no model: expected spec, recipe and state_dict"):
+        load_model(tmp_path / "other.pt")
+
+
+def test_an_unknown_architecture_is_refused(tmp_path):
+    model = small()
+    model.spec = replace(model.spec, architecture="yolo")
+    save_model(model, tmp_path / "model.pt")
+    with refuses("model.pt: unknown architecture 'yolo'"):
+        load_model(tmp_path / "model.pt")
+
+
+def test_a_missing_file_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.pt"):
+        load_model(tmp_path / "none.pt")
+
+
+def test_an_unknown_name_is_refused():
+    with refuses("no model 'resnet' ships with the package, only "):
+        pretrained("resnet")
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((128, 128), r"images of 128 x 128 pixels .*\(16, 16\).* made for 64 x 64 pixels"),
+        ((56, 64), r"images of 56 x 64 pixels .*\(7, 8\).* made for 64 x 64 pixels"),
+        # As many cells as a square image has, in other places.
+        ((32, 128), r"images of 32 x 128 pixels .*\(4, 16\).* made for 64 x 64 pixels"),
+        ((16, 16), r"images of 16 x 16 pixels .*\(2, 2\).* made for 64 x 64 pixels"),
+    ],
+)
+def test_images_of_another_size_are_refused(size, message):
+    with refuses(message):
+        small()(torch.zeros(1, 3, *size))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 1}, "num_classes counts background too: at least 2, not 1"),
+        ({"image_size": 63}, "image_size must be at least 64 pixels, not 63"),
+        ({"class_names": ("background", "cat")}, "2 class names for 4 classes"),
+    ],
+)
+def test_a_model_that_cannot_be_is_refused(options, message):
+    with refuses(message):
+        small(**options)
