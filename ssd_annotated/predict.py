@@ -27,6 +27,8 @@ def detect(model: SSD, images: list[np.ndarray], batch_size: int = 32) -> list[D
     """
     if isinstance(images, np.ndarray):
         raise ValueError(f"images must be a list of arrays, not one array of shape {images.shape}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     recipe = model.recipe
     settings = {
         name: getattr(recipe, name)
@@ -35,9 +37,11 @@ def detect(model: SSD, images: list[np.ndarray], batch_size: int = 32) -> list[D
     was_training = model.training
     model.eval()
     detections: list[Detections] = []
-    for start in range(0, len(images), batch_size):
-        batch = [prepare(image, recipe) for image in images[start : start + batch_size]]
-        predictions = model(torch.stack(batch).to(model.priors))
-        detections += postprocess(predictions, model.priors, **settings)
-    model.train(was_training)
+    try:
+        for start in range(0, len(images), batch_size):
+            batch = [prepare(image, recipe) for image in images[start : start + batch_size]]
+            predictions = model(torch.stack(batch).to(model.priors))
+            detections += postprocess(predictions, model.priors, **settings)
+    finally:
+        model.train(was_training)
     return detections

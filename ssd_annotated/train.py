@@ -114,7 +114,10 @@ def _scheduler(
     optimizer: torch.optim.Optimizer, name: str, lr: float, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if name == "onecycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
+        # The way up takes two steps at least, or its slope would be a division by zero.
+        cycle = max(steps, 3)
+        rise = max(0.1, 2 / cycle)
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=cycle, pct_start=rise)
     if name == "steps":
         milestones = [steps * 2 // 3, steps * 5 // 6]
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)

@@ -27,7 +27,7 @@ def prepare(image: UInt8[np.ndarray, "h w 3"], recipe: Recipe) -> Float[Tensor, 
     if image.shape[:2] != (side, side):
         image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) / 255
-    mean, std = torch.tensor(recipe.mean), torch.tensor(recipe.std)
+    mean, std = pixels.new_tensor(recipe.mean), pixels.new_tensor(recipe.std)
     return (pixels - mean[:, None, None]) / std[:, None, None]
 
 
