@@ -1,0 +1,120 @@
+"""Detection from images: the same as its steps by hand, whatever the batch."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from refusals import refuses
+
+from ssd_annotated.model import tiny_ssd
+from ssd_annotated.nms import postprocess
+from ssd_annotated.predict import detect
+from ssd_annotated.transforms import prepare
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = tiny_ssd(num_classes=4, image_size=64, widths=(4, 4, 8, 8, 8, 8))
+    # Untrained, it scores every class alike; louder heads make it choose.
+    with torch.no_grad():
+        for head in model.confidence_heads:
+            head.weight *= 10
+    return model.eval()
+
+
+def photographs(count, seed=0):
+    generator = np.random.default_rng(seed)
+    sizes = generator.integers(20, 120, (count, 2))
+    return [generator.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in sizes]
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        for a, b in zip(one, other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_detect_is_prepare_predict_postprocess(model):
+    images = photographs(3)
+    expected = []
+    with torch.no_grad():
+        for image in images:
+            predictions = model(prepare(image, model.recipe)[None])
+            expected += postprocess(predictions, model.priors)
+    found = detect(model, images)
+    assert all(len(one.boxes) for one in found)
+    assert_same(found, expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"score_threshold": 0.4},
+        {"top_k": 2},
+        {"nms_threshold": 0.1},
+        {"max_detections": 3},
+        {"variances": (0.3, 0.5)},
+        {"mean": (0.1, 0.9, 0.5), "std": (0.5, 0.4, 0.3)},
+    ],
+)
+def test_every_part_of_the_recipe_counts(model, change):
+    images = photographs(1)
+    usual = detect(model, images)[0]
+    model.recipe = replace(model.recipe, **change)
+    (found,) = detect(model, images)
+    settings = {
+        key: getattr(model.recipe, key)
+        for key in ("score_threshold", "top_k", "nms_threshold", "max_detections", "variances")
+    }
+    with torch.no_grad():
+        predictions = model(prepare(images[0], model.recipe)[None])
+    assert_same([found], postprocess(predictions, model.priors, **settings))
+    assert len(found.scores) != len(usual.scores) or not torch.equal(found.boxes, usual.boxes)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 32])
+def test_the_batch_size_changes_nothing(model, batch_size):
+    images = photographs(5)
+    assert_same(detect(model, images, batch_size), [detect(model, [one])[0] for one in images])
+
+
+def test_best_first(model):
+    (found,) = detect(model, photographs(1))
+    assert torch.equal(found.scores, found.scores.sort(descending=True).values)
+    assert found.labels.min() >= 1
+
+
+def test_no_images_no_detections(model):
+    assert detect(model, []) == []
+
+
+def test_a_model_in_training_is_used_in_eval_mode_and_given_back(model):
+    images = photographs(3)
+    expected = detect(model, images)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    found = detect(model.train(), images)
+    assert model.training
+    assert_same(found, expected)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert not found[0].scores.requires_grad
+
+
+def test_a_model_in_training_is_given_back_after_an_error_too(model):
+    model.train()
+    with refuses("must be uint8 RGB, not float32"):
+        detect(model, [*photographs(1), np.zeros((8, 8, 3), dtype=np.float32)])
+    assert model.training
+
+
+def test_one_array_is_no_list_of_images(model):
+    with refuses(r"images must be a list of arrays, not one array of shape \(8, 8, 3\)"):
+        detect(model, np.zeros((8, 8, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_nothing_is_refused(model, batch_size):
+    with refuses(f"batch_size must be at least 1, not {batch_size}"):
+        detect(model, photographs(1), batch_size)

@@ -1,0 +1,110 @@
+"""From photographs to tensors: pixels by hand, resizing against torch."""
+
+import numpy as np
+import pytest
+import torch
+from refusals import refuses
+from torch.nn.functional import interpolate
+
+from ssd_annotated.model import Recipe
+from ssd_annotated.transforms import collate, prepare
+
+PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+def recipe(side, **options):
+    return Recipe(image_size=side, class_names=("background", "thing"), **options)
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_one_pixel_by_hand():
+    # Red 255, green 51 (.2), blue 0: (1 − .5) / .25 = 2, (.2 − .4) / .1 = −2, (0 − .3) / .5 = −.6
+    image = np.zeros((2, 2, 3), dtype=np.uint8)
+    image[0, 1] = (255, 51, 0)
+    pixels = prepare(image, recipe(2, mean=(0.5, 0.4, 0.3), std=(0.25, 0.1, 0.5)))
+    assert pixels.shape == (3, 2, 2)
+    assert pixels.dtype == torch.float32
+    torch.testing.assert_close(pixels[:, 0, 1], torch.tensor([2.0, -2.0, -0.6]))
+    torch.testing.assert_close(pixels[:, 1, 0], torch.tensor([-2.0, -4.0, -0.6]))
+
+
+def test_the_default_recipe_is_imagenets():
+    grey = np.full((8, 8, 3), 128, dtype=np.uint8)
+    pixels = prepare(grey, recipe(8))[:, 0, 0]
+    expected = [
+        (128 / 255 - mean) / std
+        for mean, std in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)
+    ]
+    assert pixels.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (30, 17), (5, 50)])
+def test_resizing_is_bilinear_without_antialiasing(shape):
+    image = noise(*shape)
+    ours = prepare(image, recipe(16, **PLAIN))
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].double()
+    expected = interpolate(pixels, (16, 16), mode="bilinear", align_corners=False)[0] / 255
+    # OpenCV rounds to whole grey levels, with weights of eleven bits.
+    torch.testing.assert_close(ours.double(), expected, rtol=0, atol=1.5 / 255)
+
+
+def test_an_image_of_the_right_size_is_not_resampled():
+    image = noise(16, 16)
+    pixels = prepare(image, recipe(16, **PLAIN))
+    assert np.array_equal((pixels * 255).round().byte().permute(1, 2, 0).numpy(), image)
+
+
+def test_fractions_stay_where_they_are():
+    # The right half of the upper half is bright, in an oblong image and in the square made of it.
+    image = np.zeros((40, 120, 3), dtype=np.uint8)
+    image[:20, 60:] = 255
+    pixels = prepare(image, recipe(8, **PLAIN))
+    expected = torch.zeros(3, 8, 8)
+    expected[:, :4, 4:] = 1
+    assert torch.equal(pixels, expected)
+
+
+def test_views_of_any_memory_layout_are_welcome():
+    image = noise(10, 12)
+    for view in (image[:, ::-1], image[::-1], image.transpose(1, 0, 2), image[2:, 3:]):
+        for side in (16, view.shape[0]):
+            expected = prepare(view.copy(), recipe(side))
+            assert torch.equal(prepare(view, recipe(side)), expected)
+
+
+def test_the_image_is_left_as_it_was():
+    image = noise(16, 16)
+    before = image.copy()
+    prepare(image, recipe(16)).zero_()
+    assert np.array_equal(image, before)
+
+
+def test_collate_joins_images_and_keeps_targets():
+    samples = [
+        (noise(10, 20, seed), {"boxes": torch.rand(count, 4), "labels": torch.ones(count).long()})
+        for seed, count in enumerate((2, 0, 5))
+    ]
+    images, targets = collate(samples, recipe(16))
+    assert images.shape == (3, 3, 16, 16)
+    for image, target, (original, true) in zip(images, targets, samples, strict=True):
+        assert torch.equal(image, prepare(original, recipe(16)))
+        assert target is true
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((8, 8), dtype=np.uint8), r"shape \(height, width, 3\), not \(8, 8\)"),
+        (np.zeros((3, 8, 8), dtype=np.uint8), r"not \(3, 8, 8\)"),
+        (np.zeros((8, 8, 4), dtype=np.uint8), r"not \(8, 8, 4\)"),
+        (np.zeros((0, 8, 3), dtype=np.uint8), r"not \(0, 8, 3\)"),
+        (np.zeros((8, 8, 3), dtype=np.float32), "must be uint8 RGB, not float32"),
+        (np.zeros((8, 8, 3), dtype=np.int64), "must be uint8 RGB, not int64"),
+    ],
+)
+def test_what_is_no_image_is_refused(image, message):
+    with refuses(message):
+        prepare(image, recipe(8))
