@@ -328,7 +328,7 @@ def plot_heatmap(
 
 def plot_curves(
     ax: Axes,
-    history: Sequence[Mapping[str, float]],
+    history: Sequence[Mapping[str, float | int]],
     keys: Sequence[str] = ("localization", "confidence"),
     smooth: int = 1,
 ) -> None:

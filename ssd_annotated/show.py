@@ -60,34 +60,42 @@ def _usable_cores() -> int:
 
 
 def _store_small_figures(shell: object) -> None:
-    """Notebooks store figures at twice the screen's resolution, in 256 colours."""
+    """Notebooks store figures at twice the screen's resolution, photographs in 256 colours."""
     # The backend registers its own PNG writer when it starts, so it must have started before.
     shell.run_line_magic("matplotlib", "inline")
     shell.display_formatter.formatters["image/png"].for_type(Figure, _png)
 
 
 def _png(figure: Figure) -> tuple[bytes, dict[str, int]]:
-    """The figure as PNG of twice its dpi, and the size at which to show it.
-
-    A photograph in 256 colours takes a third of the space. The colours with a meaning come first in
-    the palette, so they are stored exactly.
-    """
-    raw = io.BytesIO()
+    """The figure as PNG of twice its dpi, and the size at which to show it."""
     figure.draw_without_rendering()  # settles the layout
     used = figure.get_tightbbox()
     # Cropped in height only: all figures keep their width, hence one size of text.
     crop = Bbox([[0, used.y0 - 0.06], [figure.get_figwidth(), used.y1 + 0.06]])
+    raw, small = io.BytesIO(), io.BytesIO()
     figure.savefig(raw, format="png", dpi=2 * figure.dpi, bbox_inches=crop)
     pixels = Image.open(raw).convert("RGB")
-    fixed = [to_rgb(c) for c in (*plot.COLOURS.values(), plot.INK, "black", "white")]
-    fixed = [round(255 * channel) for colour in fixed for channel in colour]
-    room = 256 - len(fixed) // 3
-    common = pixels.quantize(room, method=Image.Quantize.FASTOCTREE).getpalette()[: 3 * room]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(fixed + common)
-    small = io.BytesIO()
-    pixels.quantize(palette=palette, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    _in_256_colours(pixels).save(small, "png", optimize=True)
     return small.getvalue(), {"width": pixels.width // 2, "height": pixels.height // 2}
+
+
+def _in_256_colours(pixels: Image.Image) -> Image.Image:
+    """A copy with a palette, which makes photographs a third of the size.
+
+    The colours with a meaning, and the 64 that cover most of the figure, are kept exactly.
+    """
+    counted = sorted(pixels.getcolors(pixels.width * pixels.height), reverse=True)
+    meant = [tuple(round(255 * c) for c in to_rgb(colour)) for colour in plot.COLOURS.values()]
+    kept = list(dict.fromkeys([*meant, *(colour for _, colour in counted[:64])]))
+    room = 256 - len(kept)
+    common = pixels.quantize(room, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    indices, codes = np.array(common), np.asarray(pixels).astype(int) @ (1, 256, 65536)
+    for index, (red, green, blue) in enumerate(kept, start=room):
+        indices[codes == red + 256 * green + 65536 * blue] = index
+    palette = (common.getpalette() + 3 * room * [0])[: 3 * room]
+    small = Image.fromarray(indices)
+    small.putpalette(palette + [channel for colour in kept for channel in colour])
+    return small
 
 
 # ------------------------------------------------------------------------------ source and tables
