@@ -21,7 +21,7 @@ RUN pip install -r requirements.txt
 RUN useradd --create-home --uid 1000 reader && chown reader:reader /home/reader/annotated-ssd
 COPY --chown=reader:reader . .
 RUN pip install --no-deps -e .
-USER reader
+USER 1000
 
 EXPOSE 8888
 CMD ["jupyter", "lab", "--ip=0.0.0.0", "--port=8888", "--no-browser", "--notebook-dir=book"]
