@@ -18,7 +18,7 @@ WORKDIR /home/reader/annotated-ssd
 COPY requirements.txt ./
 RUN pip install -r requirements.txt
 
-RUN useradd --create-home --uid 1000 reader && chown reader:reader /home/reader/annotated-ssd
+RUN useradd --create-home --uid 1000 reader && chown reader:reader /home/reader /home/reader/annotated-ssd
 COPY --chown=reader:reader . .
 RUN pip install --no-deps -e .
 USER 1000
