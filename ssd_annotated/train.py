@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ssd_annotated.loss import LossParts, MultiBoxLoss
 from ssd_annotated.model import SSD
@@ -28,7 +28,7 @@ def train(
     seed: int = 0,
     progress: bool = True,
     on_step: Callable[[int, SSD], None] | None = None,
-) -> list[dict[str, float]]:
+) -> list[dict[str, int | float]]:
     """Minimise the multibox loss of `model` on `dataset`, on the model's device, in its precision.
 
     Parameters
@@ -70,7 +70,7 @@ def train(
     descent = _optimizer(model, optimizer, lr, weight_decay)
     scheduler = _scheduler(descent, schedule, lr, steps)
     batches = _batches(dataset, model, batch_size, seed)
-    history: list[dict[str, float]] = []
+    history: list[dict[str, int | float]] = []
     bar = tqdm(range(steps), disable=not progress, unit="step")
     for step in bar:
         started = time.perf_counter()
