@@ -22,6 +22,9 @@ from ssd_annotated.model import (
 )
 from ssd_annotated.priors import PRESETS, PriorSpec, make_priors
 
+# Layers this small are one thread's work; more threads only wait for each other.
+torch.set_num_threads(1)
+
 NARROW = (4, 4, 8, 8, 8, 8)
 
 

@@ -12,6 +12,9 @@ from ssd_annotated.nms import postprocess
 from ssd_annotated.predict import detect
 from ssd_annotated.transforms import prepare
 
+# Layers this small are one thread's work; more threads only wait for each other.
+torch.set_num_threads(1)
+
 
 @pytest.fixture
 def model():
