@@ -60,10 +60,7 @@ def train(
     FloatingPointError
         If the loss is no longer finite, naming the step and both parts.
     """
-    counts = {"len(dataset)": len(dataset), "steps": steps, "batch_size": batch_size}
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, not {count}")
+    _check_counts({"len(dataset)": len(dataset), "steps": steps, "batch_size": batch_size})
     # Channels-last lays a pixel's channels side by side: the same numbers, faster convolutions.
     model.train().to(memory_format=torch.channels_last)
     loss = loss or MultiBoxLoss(model.priors, variances=model.recipe.variances)
@@ -75,31 +72,37 @@ def train(
     for step in bar:
         started = time.perf_counter()
         images, targets = next(batches)
-        images = images.to(model.priors).to(memory_format=torch.channels_last)
-        targets = [{key: value.to(images.device) for key, value in t.items()} for t in targets]
         parts = loss(model(images), targets)
         _check_finite(step, parts)
         descent.zero_grad()
         parts.total.backward()
         descent.step()
-        rate = scheduler.get_last_lr()[0]
-        scheduler.step()
         record = {
             "step": step,
             "localization": parts.localization.item(),
             "confidence": parts.confidence.item(),
-            "lr": rate,
+            "lr": scheduler.get_last_lr()[0],
             "images_per_second": len(images) / (time.perf_counter() - started),
         }
         history.append(record)
-        bar.set_postfix_str(
-            f"localization {record['localization']:.2f}, confidence {record['confidence']:.2f}, "
-            f"{record['images_per_second']:.0f} images/s",
-            refresh=False,
-        )
+        bar.set_postfix_str(_summary(record), refresh=False)
+        scheduler.step()
         if on_step is not None:
             on_step(step, model)
     return history
+
+
+def _check_counts(counts: dict[str, int]) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, not {count}")
+
+
+def _summary(record: dict[str, int | float]) -> str:
+    return (
+        f"localization {record['localization']:.2f}, confidence {record['confidence']:.2f}, "
+        f"{record['images_per_second']:.0f} images/s"
+    )
 
 
 def _optimizer(model: SSD, name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
@@ -127,7 +130,7 @@ def _scheduler(
 def _batches(
     dataset: Dataset, model: SSD, batch_size: int, seed: int
 ) -> Iterator[tuple[Tensor, list[dict[str, Tensor]]]]:
-    """Batches without end: every image once, then all of them again in a new order."""
+    """Batches without end, where the model is: all images once, then again in a new order."""
     loader = DataLoader(
         dataset,
         batch_size,
@@ -137,7 +140,9 @@ def _batches(
         generator=torch.Generator().manual_seed(seed),
     )
     while True:
-        yield from loader
+        for images, targets in loader:
+            images = images.to(model.priors).to(memory_format=torch.channels_last)
+            yield images, [{k: v.to(images.device) for k, v in t.items()} for t in targets]
 
 
 def _check_finite(step: int, parts: LossParts) -> None:
