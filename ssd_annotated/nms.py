@@ -51,9 +51,9 @@ def postprocess(
 
     Notes
     -----
-    Section 2.2 of the paper, "Training", for the shape of the output; section 3.1 and the authors'
-    Caffe code for 0.01, 400, 0.45 and 200. Boxes come back as they were decoded, beyond the image
-    too; in suppression they count up to four image sides beyond its border.
+    Section 3.7 of the paper, "Inference time", for 0.01, 0.45 and 200; the authors' Caffe code for
+    400. Boxes come back as they were decoded, beyond the image too; in suppression they count up
+    to four image sides beyond its border.
     """
     _check_settings(score_threshold, top_k, nms_threshold, max_detections)
     offsets, logits = predictions
