@@ -49,7 +49,7 @@ test: setup  ## pytest on the package, then nbval on every notebook, strict
 
 book: setup  ## the book, at _build/html/index.html; a warning or a missing page is an error
 	$(BIN)/python tools/pages.py
-	$(BIN)/jupyter-book build . --builder html --path-output . -n -W --keep-going
+	$(BIN)/jupyter-book build . --all --builder html --path-output . -n -W --keep-going
 
 sync: setup  ## book/text/*.md -> book/*.ipynb; outputs stay where a cell did not change
 	$(BIN)/python tools/notebooks.py sync $(CHAPTER)

@@ -14,6 +14,20 @@ from ssd_annotated.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 VARIANCES = (0.1, 0.2)
 
 
+def check_predictions(offsets: Tensor, logits: Tensor, num_priors: int) -> None:
+    """Raise a ValueError unless offsets are (B, P, 4) and logits (B, P, C), for P priors."""
+    if offsets.ndim != 3 or offsets.shape[1:] != (num_priors, 4):
+        raise ValueError(
+            f"offsets have shape {tuple(offsets.shape)}, expected (B, {num_priors}, 4): "
+            f"one row for each of {num_priors} priors"
+        )
+    if logits.ndim != 3 or logits.shape[:2] != offsets.shape[:2]:
+        raise ValueError(
+            f"logits have shape {tuple(logits.shape)}, expected ({len(offsets)}, {num_priors}, C) "
+            f"as the offsets have"
+        )
+
+
 def encode(
     boxes: Float[Tensor, "*batch P 4"],
     priors: Float[Tensor, "P 4"],

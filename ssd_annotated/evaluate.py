@@ -59,8 +59,7 @@ def average_precision(
     ValueError
         If `method` is unknown, or the two curves differ in length.
     """
-    if method not in ("area", "11point"):
-        raise ValueError(f'method must be "area" or "11point", not {method!r}')
+    _check_method(method)
     if recall.shape != precision.shape:
         raise ValueError(f"{len(recall)} recalls but {len(precision)} precisions")
     if len(recall) == 0:
@@ -116,9 +115,10 @@ def evaluate(
         If the lists differ in length, a label is outside 1..C−1, a score outside [0, 1], or a
         threshold or method is not one of those above.
     """
-    _check_arguments(detections, targets, num_classes, iou_threshold)
+    _check_arguments(detections, targets, num_classes, iou_threshold, method)
     detections = [Detections(*(field.cpu() for field in d)) for d in detections]
-    targets = [{name: field.cpu() for name, field in t.items()} for t in targets]
+    known = ("boxes", "labels", "difficult")
+    targets = [{name: t[name].cpu() for name in known if name in t} for t in targets]
     for image, (found, target) in enumerate(zip(detections, targets, strict=True)):
         _check_image(found, target, num_classes, image)
 
@@ -206,11 +206,17 @@ def _count_objects(targets: list[dict[str, Tensor]], num_classes: int) -> Int64[
     return torch.cat([torch.zeros(0).long(), *labels]).bincount(minlength=num_classes)
 
 
+def _check_method(method: str) -> None:
+    if method not in ("area", "11point"):
+        raise ValueError(f'method must be "area" or "11point", not {method!r}')
+
+
 def _check_arguments(
     detections: list[Detections],
     targets: list[dict[str, Tensor]],
     num_classes: int,
     iou_threshold: float,
+    method: str,
 ) -> None:
     if len(detections) != len(targets):
         raise ValueError(f"{len(detections)} images of detections but {len(targets)} targets")
@@ -218,6 +224,7 @@ def _check_arguments(
         raise ValueError(f"num_classes counts the background, so at least 2, not {num_classes}")
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold must be in (0, 1], not {iou_threshold}")
+    _check_method(method)
 
 
 def _check_image(

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ssd_annotated.coding import VARIANCES, encode
+from ssd_annotated.coding import VARIANCES, check_predictions, encode
 from ssd_annotated.matching import match_batch
 
 
@@ -74,6 +74,16 @@ class MultiBoxLoss(nn.Module):
             raise ValueError(f"localization must be 'smooth_l1' or 'l1', not {localization!r}")
         if confidence not in ("cross_entropy", "focal"):
             raise ValueError(f"confidence must be 'cross_entropy' or 'focal', not {confidence!r}")
+        if method not in ("bipartite", "argmax"):
+            raise ValueError(f"method must be 'bipartite' or 'argmax', not {method!r}")
+        if not 0 < threshold <= 1:
+            raise ValueError(f"threshold must be an IoU in (0, 1], not {threshold}")
+        numbers = {"alpha": alpha, "gamma": gamma, "negatives_per_positive": negatives_per_positive}
+        for name, number in numbers.items():
+            if not number >= 0:
+                raise ValueError(f"{name} must not be negative, but is {number}")
+        if not min(variances) > 0:
+            raise ValueError(f"variances must be positive, not {variances}")
         if not beta > 0:
             raise ValueError(f"beta must be positive, not {beta} (without the bend it is 'l1')")
         self.register_buffer("priors", priors, persistent=False)
@@ -105,13 +115,9 @@ class MultiBoxLoss(nn.Module):
         return LossParts(total, localization, confidence, num_positives)
 
     def _check_shapes(self, offsets: Tensor, logits: Tensor, targets: list) -> None:
-        batch, num_priors = len(targets), len(self.priors)
-        for name, tensor in (("offsets", offsets), ("logits", logits)):
-            if tensor.shape[:2] != (batch, num_priors):
-                raise ValueError(
-                    f"{name} have shape {tuple(tensor.shape)}, expected ({batch}, {num_priors}, "
-                    f"...) for {batch} targets and {num_priors} priors"
-                )
+        check_predictions(offsets, logits, len(self.priors))
+        if len(offsets) != len(targets):
+            raise ValueError(f"predictions for {len(offsets)} images, but {len(targets)} targets")
 
     def _localization(self, error: Float[Tensor, "N 4"]) -> Float[Tensor, ""]:
         return (error.abs() if self.localization == "l1" else smooth_l1(error, self.beta)).sum()
@@ -128,8 +134,19 @@ class MultiBoxLoss(nn.Module):
 
 
 def check_target(target: dict[str, Tensor], num_classes: int) -> None:
-    """Raise a ValueError unless the labels of `target` fit its boxes and lie in 1 ... C − 1."""
+    """Raise a ValueError unless boxes are fractions, and labels fit them and lie in 1 ... C − 1."""
+    missing = {"boxes", "labels"} - set(target)
+    if missing:
+        raise ValueError(f"a target needs boxes and labels: {sorted(missing)} missing")
     boxes, labels = target["boxes"], target["labels"]
+    if labels.is_floating_point():
+        raise ValueError(f"labels must be integers, not {labels.dtype}")
+    # A box may stick out of its image, but not by an image's size: that is a box in pixels.
+    if (boxes.abs() > 2).any():
+        raise ValueError(
+            f"boxes must be fractions of the image, found {boxes.abs().max().item():g}: divide "
+            "pixels by the image's width and height"
+        )
     if labels.shape != boxes.shape[:1]:
         raise ValueError(f"{len(boxes)} boxes need as many labels, not {tuple(labels.shape)}")
     bad = (labels < 1) | (labels >= num_classes)
@@ -157,7 +174,7 @@ def assign_targets(
     matches = match_batch(priors, [target["boxes"] for target in targets], threshold, method)
     # One more row stands for "no object", and index −1 finds it at the end.
     boxes = [torch.cat([t["boxes"], t["boxes"].new_tensor([[0, 0, 1, 1]])]) for t in targets]
-    labels = [torch.cat([t["labels"], t["labels"].new_zeros(1)]) for t in targets]
+    labels = [torch.cat([t["labels"].long(), t["labels"].new_zeros(1).long()]) for t in targets]
     matched_boxes = torch.stack([rows[match] for rows, match in zip(boxes, matches)])
     matched_labels = torch.stack([rows[match] for rows, match in zip(labels, matches)])
     offsets = encode(matched_boxes, priors, variances)

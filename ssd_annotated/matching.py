@@ -101,4 +101,6 @@ def match_batch(
     method: Literal["bipartite", "argmax"] = "bipartite",
 ) -> Int64[Tensor, "B P"]:
     """Match every image of a batch on its own; see `match_priors`."""
+    if not boxes:
+        raise ValueError("a batch needs at least one image, not 0")
     return torch.stack([match_priors(priors, image, threshold, method) for image in boxes])

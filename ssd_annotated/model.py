@@ -5,6 +5,8 @@ is it?" (C logits) and "where exactly?" (4 offsets), by one 3×3 convolution eac
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -115,6 +117,18 @@ class SSD(nn.Module):
             )
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode for a while, then give every part of it its own mode back."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 def _heads(channels: tuple[int, ...], outputs: list[int]) -> nn.ModuleList:
     return nn.ModuleList(
         nn.Conv2d(inputs, n, kernel_size=3, padding=1) for inputs, n in zip(channels, outputs)
@@ -185,6 +199,8 @@ def tiny_ssd(
 
 
 def _build_tiny(spec: ModelSpec, recipe: Recipe) -> SSD:
+    if len(spec.widths) != 6 or min(spec.widths) < 1:
+        raise ValueError(f"widths must be six positive numbers of channels, not {spec.widths}")
     inputs = (3, *spec.widths)
     blocks = [down_block(i, o) for i, o in pairwise(inputs)]
     extras = [*blocks[3:], nn.AdaptiveMaxPool2d(1)]
@@ -224,11 +240,19 @@ def load_model(path: str | Path) -> SSD:
             raise ValueError(f"{path} is damaged, or was not written by save_model") from error
     if not isinstance(content, dict) or not {"spec", "recipe", "state_dict"} <= set(content):
         raise ValueError(f"{path} holds no model: expected spec, recipe and state_dict")
-    spec = ModelSpec(**{**content["spec"], "priors": PriorSpec(**content["spec"]["priors"])})
+    try:
+        return _rebuild(**content)
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _rebuild(spec: dict, recipe: dict, state_dict: dict[str, Tensor]) -> SSD:
+    """The model that these plain data describe."""
+    spec = ModelSpec(**{**spec, "priors": PriorSpec(**spec["priors"])})
     if spec.architecture not in _BUILDERS:
-        raise ValueError(f"{path}: unknown architecture {spec.architecture!r}")
-    model = _BUILDERS[spec.architecture](spec, Recipe(**content["recipe"]))
-    model.load_state_dict(content["state_dict"])
+        raise ValueError(f"unknown architecture {spec.architecture!r}")
+    model = _BUILDERS[spec.architecture](spec, Recipe(**recipe))
+    model.load_state_dict(state_dict)
     return model.eval()
 
 

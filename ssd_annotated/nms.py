@@ -6,7 +6,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from ssd_annotated.coding import VARIANCES, decode
+from ssd_annotated.coding import VARIANCES, check_predictions, decode
 
 
 class Detections(NamedTuple):
@@ -80,12 +80,8 @@ def _check_settings(
 
 
 def _check_predictions(offsets: Tensor, logits: Tensor, num_priors: int) -> None:
+    check_predictions(offsets, logits, num_priors)
     for name, tensor in {"offsets": offsets, "logits": logits}.items():
-        if tensor.ndim != 3 or tensor.shape[1] != num_priors:
-            raise ValueError(
-                f"{name} have shape {tuple(tensor.shape)}, expected one row for each of the "
-                f"{num_priors} priors: (B, {num_priors}, ...)"
-            )
         if not tensor.isfinite().all():
             raise ValueError(f"the predictions contain NaN or infinity, in their {name}")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ssd_annotated.model import SSD
+from ssd_annotated.model import SSD, evaluating
 from ssd_annotated.nms import Detections, postprocess
 from ssd_annotated.transforms import prepare
 
@@ -34,14 +34,10 @@ def detect(model: SSD, images: list[np.ndarray], batch_size: int = 32) -> list[D
         name: getattr(recipe, name)
         for name in ("score_threshold", "top_k", "nms_threshold", "max_detections", "variances")
     }
-    was_training = model.training
-    model.eval()
     detections: list[Detections] = []
-    try:
+    with evaluating(model):
         for start in range(0, len(images), batch_size):
             batch = [prepare(image, recipe) for image in images[start : start + batch_size]]
             predictions = model(torch.stack(batch).to(model.priors))
             detections += postprocess(predictions, model.priors, **settings)
-    finally:
-        model.train(was_training)
     return detections

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ssd_annotated import plot
+from ssd_annotated.model import evaluating
 
 UNANSWERED = "Not answered yet. Replace the ... by your answer and run the cell again."
 
@@ -174,15 +175,13 @@ def shape_table(model: nn.Module, images: Tensor, depth: int | None = None) -> N
 
         return hook
 
-    training = {module: module.training for module in model.modules()}
     hooks = [module.register_forward_hook(note(name)) for name, module in _layers(model, depth)]
     try:
-        model.eval()(images)
+        with evaluating(model):
+            model(images)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in training.items():
-            module.training = mode
     total = sum(p.numel() for p in model.parameters())
     rows.append(("**together**", "", "", total))
     markdown_table(rows, ("layer", "kind", "output shape", "parameters"))

@@ -142,7 +142,10 @@ def _batches(
     while True:
         for images, targets in loader:
             images = images.to(model.priors).to(memory_format=torch.channels_last)
-            yield images, [{k: v.to(images.device) for k, v in t.items()} for t in targets]
+            yield (
+                images,
+                [{k: t[k].to(images.device) for k in ("boxes", "labels")} for t in targets],
+            )
 
 
 def _check_finite(step: int, parts: LossParts) -> None:

@@ -18,7 +18,11 @@ def prepare(image: UInt8[np.ndarray, "h w 3"], recipe: Recipe) -> Float[Tensor, 
     ------
     ValueError
         If the image is not (height, width, 3) of 8-bit integers, or is empty.
+    TypeError
+        If it is no array: OpenCV, for one, returns None for a file it cannot read.
     """
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"an image must be a NumPy array, not {type(image).__name__}")
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ValueError(f"an image must have shape (height, width, 3), not {image.shape}")
     if image.dtype != np.uint8:

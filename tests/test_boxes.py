@@ -146,7 +146,7 @@ def test_a_batch_of_tables_equals_table_by_table():
     [
         (torch.zeros(3, 5), r"objects must have shape \(N, 4\), not \(3, 5\)"),
         (torch.zeros(4), r"objects must have shape \(N, 4\), not \(4,\)"),
-        (torch.zeros(1, 2, 4), r"not \(1, 2, 4\)"),
+        (torch.zeros(2, 4, 4), r"not \(2, 4, 4\)"),
         (torch.zeros(2, 4, dtype=torch.int64), "objects must be floats .* not torch.int64"),
         (tensor([[0, 0, 1, 1], [0.75, 0, 0.5, 1]]), r"objects\[1\] = \[0.75, 0.0, 0.5, 1.0\]"),
         (tensor([[0, 0.75, 1, 0.5]]), r"objects\[0\] = .*xmin <= xmax and ymin <= ymax"),

@@ -198,6 +198,8 @@ def test_bad_input_is_named(change, message):
 def test_an_unknown_method_and_unequal_curves_are_named():
     with pytest.raises(ValueError, match="not 'coco'"):
         average_precision(torch.zeros(0), torch.zeros(0), "coco")
+    with pytest.raises(ValueError, match="not 'coco'"):
+        evaluate([], [], 3, method="coco")
     with pytest.raises(ValueError, match="2 recalls but 1 precisions"):
         average_precision(torch.zeros(2), torch.zeros(1))
 

@@ -167,7 +167,7 @@ def test_without_a_positive_loss_and_gradient_are_zero(images):
         tensor.requires_grad_()
     # An object that overlaps no prior is no positive either.
     lost = {
-        "boxes": torch.tensor([[5.0, 5.0, 6.0, 6.0]], dtype=DTYPE),
+        "boxes": torch.tensor([[1.7, 1.7, 1.9, 1.9]], dtype=DTYPE),
         "labels": torch.tensor([1]),
     }
     for targets in ([NO_OBJECT] * images, [lost] * images):
@@ -482,9 +482,43 @@ def test_a_box_that_is_none_is_refused(box, message):
 def test_predictions_must_fit_the_priors_and_the_targets():
     priors, (offsets, logits), targets = random_case([1, 1])
     loss = MultiBoxLoss(priors)
-    with refuses(r"offsets have shape \(2, 39, 4\), expected \(2, 40, ...\)"):
+    with refuses(r"offsets have shape \(2, 39, 4\), expected \(B, 40, 4\)"):
         loss((offsets[:, :39], logits), targets)
-    with refuses(r"logits have shape \(2, 39, 4\), expected \(2, 40, ...\)"):
+    with refuses(r"logits have shape \(2, 39, 4\), expected \(2, 40, C\)"):
         loss((offsets, logits[:, :39]), targets)
-    with refuses(r"offsets have shape \(2, 40, 4\), expected \(1, 40, ...\) for 1 targets"):
+    with refuses("predictions for 2 images, but 1 targets"):
         loss((offsets, logits), targets[:1])
+    # One column would stretch over all four unseen.
+    with refuses(r"offsets have shape \(2, 40, 1\), expected \(B, 40, 4\)"):
+        loss((offsets[..., :1], logits), targets)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"boxes": torch.tensor([[10.0, 20.0, 100.0, 200.0]])}, "fractions .* found 200: divide"),
+        ({"labels": torch.tensor([1.0])}, "labels must be integers, not torch.float32"),
+        ({"labels": None}, r"a target needs boxes and labels: \['labels'\] missing"),
+    ],
+)
+def test_a_target_in_other_units_or_types_is_refused(change, message):
+    priors, predictions, (target,) = random_case([1])
+    target = {key: value for key, value in (target | change).items() if value is not None}
+    with refuses(message):
+        MultiBoxLoss(priors)(predictions, [target])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "hungarian"}, "method must be .* not 'hungarian'"),
+        ({"threshold": 7.0}, r"threshold must be an IoU in \(0, 1\], not 7.0"),
+        ({"alpha": -1.0}, "alpha must not be negative, but is -1.0"),
+        ({"gamma": -2.0}, "gamma must not be negative, but is -2.0"),
+        ({"negatives_per_positive": -3.0}, "negatives_per_positive must not be .* is -3.0"),
+        ({"variances": (0.0, 0.2)}, r"variances must be positive, not \(0.0, 0.2\)"),
+    ],
+)
+def test_a_loss_that_cannot_be_is_refused_when_it_is_made(options, message):
+    with refuses(message):
+        MultiBoxLoss(torch.tensor([[0.5, 0.5, 0.2, 0.2]]), **options)

@@ -314,6 +314,16 @@ def test_an_unknown_architecture_is_refused(tmp_path):
         load_model(tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize("part", ["spec", "recipe", "state_dict"])
+def test_a_file_that_lacks_something_is_refused_by_name(tmp_path, part):
+    save_model(small(), tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    content[part].popitem()
+    torch.save(content | {part: content[part] | {"unknown": 1}}, tmp_path / "model.pt")
+    with refuses("model.pt: .*"):
+        load_model(tmp_path / "model.pt")
+
+
 def test_a_missing_file_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.pt"):
         load_model(tmp_path / "none.pt")
@@ -348,6 +358,7 @@ def test_images_of_another_size_are_refused(size, message):
         ({"num_classes": 1}, "num_classes counts background too: at least 2, not 1"),
         ({"image_size": 63}, "image_size must be at least 64 pixels, not 63"),
         ({"class_names": ("background", "cat")}, "2 class names for 4 classes"),
+        ({"widths": (4, 4, 4)}, r"widths must be six positive numbers .* not \(4, 4, 4\)"),
     ],
 )
 def test_a_model_that_cannot_be_is_refused(options, message):

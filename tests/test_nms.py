@@ -303,11 +303,14 @@ def test_predictions_that_are_no_numbers_are_refused(part, name, value):
 
 def test_predictions_for_other_priors_are_refused():
     (offsets, logits), priors = random_case()
-    with refuses(r"offsets have shape \(2, 60, 4\), expected .* \(B, 59, ...\)"):
+    with refuses(r"offsets have shape \(2, 60, 4\), expected \(B, 59, 4\)"):
         postprocess((offsets, logits), priors[:59])
     # One row would stretch over all priors unseen.
-    with refuses(r"offsets have shape \(2, 1, 4\), expected .* \(B, 60, ...\)"):
+    with refuses(r"offsets have shape \(2, 1, 4\), expected \(B, 60, 4\)"):
         postprocess((offsets[:, :1], logits[:, :1]), priors)
+    # An image without its logits would be lost.
+    with refuses(r"logits have shape \(1, 60, 4\), expected \(2, 60, C\)"):
+        postprocess((offsets, logits[:1]), priors)
     with refuses(r"logits have shape \(2, 59, 4\)"):
         postprocess((offsets, logits[:, :59]), priors)
     with refuses(r"offsets have shape \(60, 4\)"):

@@ -112,6 +112,19 @@ def test_a_model_in_training_is_given_back_after_an_error_too(model):
     assert model.training
 
 
+def test_a_part_that_was_frozen_stays_frozen(model):
+    model.train()
+    model.trunk.eval()
+    detect(model, photographs(1))
+    assert model.training
+    assert not model.trunk.training
+
+
+def test_a_file_that_could_not_be_read_is_no_image(model):
+    with refuses("an image must be a NumPy array, not NoneType", TypeError):
+        detect(model, [None])
+
+
 def test_one_array_is_no_list_of_images(model):
     with refuses(r"images must be a list of arrays, not one array of shape \(8, 8, 3\)"):
         detect(model, np.zeros((8, 8, 3), dtype=np.uint8))

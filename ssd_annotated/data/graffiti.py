@@ -3,6 +3,7 @@
 A scene is made in three steps: draw the boxes, spray a digit into each, say what stands where.
 """
 
+import operator
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -147,7 +148,9 @@ class GraffitiDigits(Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> tuple[UInt8[np.ndarray, "S S 3"], dict[str, Tensor]]:
-        index = range(self.length)[index]  # counts from the end if negative; IndexError outside
+        index = range(self.length)[
+            operator.index(index)
+        ]  # counts from the end if negative; IndexError outside
         rng = np.random.default_rng((self.seed, SPLITS.index(self.split), index))
         return scene(rng, self.split, self.variant, self.image_size)
 
@@ -175,7 +178,8 @@ def export_voc(dataset: GraffitiDigits, folder: str | Path) -> None:
     names = [f"{dataset.split}_{index:06d}" for index in range(len(dataset))]
     for name, (image, target) in zip(names, dataset, strict=True):
         picture = folder / "JPEGImages" / f"{name}.jpg"
-        cv2.imwrite(str(picture), image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+        if not cv2.imwrite(str(picture), image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]):
+            raise OSError(f"could not write {picture}")
         annotation = ElementTree.ElementTree(_voc_annotation(picture.name, image.shape, target))
         ElementTree.indent(annotation)
         annotation.write(folder / "Annotations" / f"{name}.xml")
