@@ -297,9 +297,12 @@ def test_focal_loss_without_a_positive_is_the_sum_over_the_background():
 
 
 def test_threshold_method_and_variances_reach_the_targets():
-    priors, predictions, targets = random_case([5, 5])
+    priors, predictions, targets = random_case([12, 12])
     options = {"threshold": 0.3, "method": "argmax", "variances": (1.0, 0.5)}
     true_offsets, labels = assign_targets(priors, targets, **options)
+    for name, usual in (("threshold", 0.5), ("method", "bipartite"), ("variances", (0.1, 0.2))):
+        other_offsets, _ = assign_targets(priors, targets, **(options | {name: usual}))
+        assert not torch.equal(other_offsets, true_offsets), f"{name} makes no difference here"
     parts = MultiBoxLoss(priors, localization="l1", **options)(predictions, targets)
     errors = (predictions[0] - true_offsets)[labels > 0].abs()
     assert parts.num_positives == (labels > 0).sum()
@@ -398,6 +401,13 @@ def test_targets_by_hand():
     torch.testing.assert_close(offsets, expected, rtol=0, atol=1e-5)
     assert labels.tolist() == [[3, 0], [0, 0]]
     assert labels.dtype == torch.int64
+
+
+def test_targets_are_larger_where_variances_are_smaller():
+    priors, _, targets = random_case([4])
+    usual, _ = assign_targets(priors, targets)
+    plain, _ = assign_targets(priors, targets, variances=(1.0, 1.0))
+    torch.testing.assert_close(usual * torch.tensor([0.1, 0.1, 0.2, 0.2]).double(), plain)
 
 
 def test_each_prior_learns_the_label_of_its_own_object():

@@ -255,6 +255,11 @@ def test_an_unknown_method_is_refused():
         match_priors(torch.rand(3, 4), torch.zeros(0, 4), method="hungarian")
 
 
+def test_a_batch_of_no_images_is_refused():
+    with refuses("a batch needs at least one image, not 0"):
+        match_batch(torch.rand(3, 4), [])
+
+
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [

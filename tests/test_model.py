@@ -7,6 +7,7 @@ import pytest
 import torch
 from refusals import refuses
 from torch import nn
+from torch.nn.functional import conv2d
 from torchvision.models.detection.ssd import SSDClassificationHead, SSDRegressionHead
 
 from ssd_annotated.model import (
@@ -15,6 +16,7 @@ from ssd_annotated.model import (
     Predictions,
     Recipe,
     channels_to_rows,
+    down_block,
     load_model,
     pretrained,
     save_model,
@@ -98,6 +100,23 @@ def test_the_last_map_is_a_global_maximum():
     model = small(image_size=256)
     last = torch.rand(2, 8, 4, 4)
     assert torch.equal(model.extras[-1](last)[:, :, 0, 0], last.amax(dim=(2, 3)))
+
+
+def test_a_block_step_by_step():
+    block = down_block(3, 5).eval()
+    first, norm, _, second, second_norm, _, _ = block
+    maps = torch.rand(2, 3, 6, 6)
+    expected = maps
+    for layer, statistics in ((first, norm), (second, second_norm)):
+        with torch.no_grad():
+            statistics.running_mean.normal_()
+            statistics.weight.normal_()
+        expected = conv2d(expected, layer.weight, layer.bias, padding=1)
+        mean, scale = statistics.running_mean, statistics.weight  # the variance is still 1
+        expected = (expected - mean[:, None, None]) / (1 + 1e-5) ** 0.5 * scale[:, None, None]
+        expected = expected.clamp(min=0)
+    windows = expected.reshape(2, 5, 3, 2, 3, 2)
+    torch.testing.assert_close(block(maps), windows.amax(dim=(3, 5)))
 
 
 def test_a_batch_equals_image_by_image_in_eval_mode():
@@ -237,6 +256,8 @@ def test_half_the_size_in_half_precision(tmp_path):
     save_model(model, whole)
     save_model(model, half, torch.float16)
     assert (tmp_path / "half.pt").stat().st_size < 0.6 * whole.stat().st_size
+    stored = torch.load(half, weights_only=True)["state_dict"]
+    assert {str(v.dtype) for v in stored.values()} == {"torch.float16", "torch.int64"}
     loaded = load_model(half)
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     assert next(model.parameters()).dtype == torch.float32

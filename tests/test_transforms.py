@@ -41,7 +41,7 @@ def test_the_default_recipe_is_imagenets():
     assert pixels.tolist() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(20, 20), (30, 17), (5, 50)])
+@pytest.mark.parametrize("shape", [(20, 20), (30, 17), (5, 50), (16, 40), (40, 16)])
 def test_resizing_is_bilinear_without_antialiasing(shape):
     image = noise(*shape)
     ours = prepare(image, recipe(16, **PLAIN))
@@ -68,9 +68,10 @@ def test_fractions_stay_where_they_are():
 
 
 def test_views_of_any_memory_layout_are_welcome():
-    image = noise(10, 12)
-    for view in (image[:, ::-1], image[::-1], image.transpose(1, 0, 2), image[2:, 3:]):
-        for side in (16, view.shape[0]):
+    image = noise(12, 12)
+    views = (image[:, ::-1], image[::-1], image[..., ::-1], image.transpose(1, 0, 2), image[2:, 2:])
+    for view in views:
+        for side in (16, len(view)):
             expected = prepare(view.copy(), recipe(side))
             assert torch.equal(prepare(view, recipe(side)), expected)
 
@@ -100,6 +101,7 @@ def test_collate_joins_images_and_keeps_targets():
         (np.zeros((8, 8), dtype=np.uint8), r"shape \(height, width, 3\), not \(8, 8\)"),
         (np.zeros((3, 8, 8), dtype=np.uint8), r"not \(3, 8, 8\)"),
         (np.zeros((8, 8, 4), dtype=np.uint8), r"not \(8, 8, 4\)"),
+        (np.zeros((8, 8, 3, 2), dtype=np.uint8), r"not \(8, 8, 3, 2\)"),
         (np.zeros((0, 8, 3), dtype=np.uint8), r"not \(0, 8, 3\)"),
         (np.zeros((8, 8, 3), dtype=np.float32), "must be uint8 RGB, not float32"),
         (np.zeros((8, 8, 3), dtype=np.int64), "must be uint8 RGB, not int64"),
