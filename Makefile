@@ -4,6 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.up-to-date
 HAS_UV := $(shell uv --version >/dev/null 2>&1 && echo yes)
+# glibc hands large blocks back to the system after every use, and training asks for them again at
+# every step. Keeping them made it 1.46 times as fast (71 to 104 images/s on two cores).
+export MALLOC_TRIM_THRESHOLD_ := 4000000000
+export MALLOC_MMAP_THRESHOLD_ := 4000000000
 # One chapter for sync and execute, for example CHAPTER=05-matching; all without it.
 CHAPTER ?=
 
