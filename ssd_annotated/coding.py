@@ -58,13 +58,22 @@ def decode(
     offsets: Float[Tensor, "*batch P 4"],
     priors: Float[Tensor, "P 4"],
     variances: tuple[float, float] = VARIANCES,
+    max_log_size: float | None = None,
 ) -> Float[Tensor, "*batch P 4"]:
     """Boxes that lie `offsets` away from `priors`: the inverse of `encode`.
+
+    Parameters
+    ----------
+    max_log_size
+        Largest ln(size / prior size); torchvision's is ln 62.5. By default there is no limit.
 
     Returns
     -------
     ``xyxy`` fractions; like the paper's code, not clipped to the image.
     """
     centres = priors[:, :2] + offsets[..., :2] * variances[0] * priors[:, 2:]
-    sizes = priors[:, 2:] * torch.exp(offsets[..., 2:] * variances[1])
+    log_sizes = offsets[..., 2:] * variances[1]
+    if max_log_size is not None:
+        log_sizes = log_sizes.clamp(max=max_log_size)
+    sizes = priors[:, 2:] * torch.exp(log_sizes)
     return cxcywh_to_xyxy(torch.cat([centres, sizes], dim=-1))

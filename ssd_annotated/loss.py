@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssd_annotated.coding import VARIANCES, check_predictions, encode
-from ssd_annotated.matching import match_batch
+from ssd_annotated.matching import Method, check_method, match_batch
 
 
 class LossParts(NamedTuple):
-    """The loss and the two parts it is the sum of, each already divided by N."""
+    """The loss and the two parts it is made of (total = confidence + α · localization), over N."""
 
     total: Float[Tensor, ""]
     localization: Float[Tensor, ""]
@@ -42,6 +42,9 @@ class MultiBoxLoss(nn.Module):
     confidence
         ``"cross_entropy"`` of positives and mined negatives, or ``"focal"`` of all priors with its
         `gamma`, which needs no mining.
+    normalize
+        What the sums are divided by. ``"positives"``: N of the whole batch, as in the paper.
+        ``"images"``: each image's sums by its own N, then by B. ``"priors"``: B · P.
 
     Raises
     ------
@@ -53,7 +56,8 @@ class MultiBoxLoss(nn.Module):
     -----
     Equations (1) to (3) of the paper and "Hard negative mining" in its section 2.2. Without a
     positive in the whole batch the loss is 0 and so is its gradient; only the focal loss, which
-    needs no positive to count a negative, then is its sum over all priors.
+    needs no positive to count a negative, then is its sum over all priors. What other
+    implementations do is collected in `ssd_annotated.conventions`.
     """
 
     def __init__(
@@ -67,15 +71,19 @@ class MultiBoxLoss(nn.Module):
         confidence: Literal["cross_entropy", "focal"] = "cross_entropy",
         gamma: float = 2.0,
         variances: tuple[float, float] = VARIANCES,
-        method: Literal["bipartite", "argmax"] = "bipartite",
+        method: Method = "bipartite",
+        normalize: Literal["positives", "images", "priors"] = "positives",
     ) -> None:
         super().__init__()
+        check_method(method)
         if localization not in ("smooth_l1", "l1"):
             raise ValueError(f"localization must be 'smooth_l1' or 'l1', not {localization!r}")
         if confidence not in ("cross_entropy", "focal"):
             raise ValueError(f"confidence must be 'cross_entropy' or 'focal', not {confidence!r}")
-        if method not in ("bipartite", "argmax"):
-            raise ValueError(f"method must be 'bipartite' or 'argmax', not {method!r}")
+        if normalize not in ("positives", "images", "priors"):
+            raise ValueError(
+                f"normalize must be 'positives', 'images' or 'priors', not {normalize!r}"
+            )
         if not 0 < threshold <= 1:
             raise ValueError(f"threshold must be an IoU in (0, 1], not {threshold}")
         numbers = {"alpha": alpha, "gamma": gamma, "negatives_per_positive": negatives_per_positive}
@@ -91,6 +99,7 @@ class MultiBoxLoss(nn.Module):
         self.negatives_per_positive = negatives_per_positive
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
         self.localization, self.confidence = localization, confidence
+        self.normalize = normalize
 
     def forward(
         self,
@@ -106,31 +115,42 @@ class MultiBoxLoss(nn.Module):
             self.priors, targets, self.threshold, self.method, self.variances
         )
         positive = labels > 0
-        num_positives = positive.sum()
-        # A batch without positives sums over nothing: 0 / 1 = 0, with a gradient of zeros.
-        divisor = num_positives.clamp(min=1)
-        localization = self._localization(offsets[positive] - true_offsets[positive]) / divisor
+        divisor = self._divisor(positive)
+        errors = offsets[positive] - true_offsets[positive]
+        localization = self._localization(errors) / divisor.expand_as(positive)[positive]
         confidence = self._confidence(logits, labels) / divisor
-        total = confidence + self.alpha * localization
-        return LossParts(total, localization, confidence, num_positives)
+        total = confidence.sum() + self.alpha * localization.sum()
+        return LossParts(total, localization.sum(), confidence.sum(), positive.sum())
+
+    def _divisor(self, positive: Bool[Tensor, "B P"]) -> Int64[Tensor, "B 1"]:
+        """What each image's sums are divided by, never 0: sums over nothing stay 0."""
+        counts = positive.sum(dim=1, keepdim=True)
+        if self.normalize == "images":
+            return counts.clamp(min=1) * len(counts)
+        everything = counts.sum().clamp(min=1)
+        if self.normalize == "priors":
+            everything = torch.full_like(everything, positive.numel())
+        return everything.expand_as(counts)
 
     def _check_shapes(self, offsets: Tensor, logits: Tensor, targets: list) -> None:
         check_predictions(offsets, logits, len(self.priors))
         if len(offsets) != len(targets):
             raise ValueError(f"predictions for {len(offsets)} images, but {len(targets)} targets")
 
-    def _localization(self, error: Float[Tensor, "N 4"]) -> Float[Tensor, ""]:
-        return (error.abs() if self.localization == "l1" else smooth_l1(error, self.beta)).sum()
+    def _localization(self, error: Float[Tensor, "N 4"]) -> Float[Tensor, " N"]:
+        loss = error.abs() if self.localization == "l1" else smooth_l1(error, self.beta)
+        return loss.sum(dim=1)
 
     def _confidence(
         self, logits: Float[Tensor, "B P C"], labels: Int64[Tensor, "B P"]
-    ) -> Float[Tensor, ""]:
+    ) -> Float[Tensor, "B P"]:
+        """The loss of each prior that counts, and 0 for the others."""
         if self.confidence == "focal":
-            return focal_loss(logits, labels, self.gamma).sum()
+            return focal_loss(logits, labels, self.gamma)
         loss = cross_entropy(logits.transpose(1, 2), labels, reduction="none")
         positive = labels > 0
         mined = mine_hard_negatives(loss.detach(), positive, self.negatives_per_positive)
-        return loss[positive | mined].sum()
+        return torch.where(positive | mined, loss, 0)
 
 
 def check_target(target: dict[str, Tensor], num_classes: int) -> None:
@@ -162,7 +182,7 @@ def assign_targets(
     priors: Float[Tensor, "P 4"],
     targets: list[dict[str, Tensor]],
     threshold: float = 0.5,
-    method: Literal["bipartite", "argmax"] = "bipartite",
+    method: Method = "bipartite",
     variances: tuple[float, float] = VARIANCES,
 ) -> tuple[Float[Tensor, "B P 4"], Int64[Tensor, "B P"]]:
     """Turn each image's objects into one target for each prior: its offsets and its label.

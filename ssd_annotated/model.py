@@ -10,14 +10,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssd_annotated.coding import VARIANCES
-from ssd_annotated.priors import PriorSpec, make_priors, tiny_priors
+from ssd_annotated.priors import PRESETS, PriorSpec, make_priors, tiny_priors
+from ssd_annotated.vgg import VGGTrunk, load_imagenet, xavier_init
 
 
 class Predictions(NamedTuple):
@@ -29,7 +30,10 @@ class Predictions(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What to build: the architecture's name, its classes (with background), widths and priors."""
+    """What to build: the architecture's name, its classes (with background), widths and priors.
+
+    `widths` are the channels of TinySSD's blocks; an SSD on VGG-16 has none to choose.
+    """
 
     architecture: str
     num_classes: int
@@ -41,18 +45,23 @@ class ModelSpec:
 class Recipe:
     """What surrounds the network: how images come in and how detections come out.
 
-    `mean` and `std` are those of RGB values in [0, 1]; `image_size` is in pixels.
+    `mean` and `std` are those of RGB values in [0, 1]; `image_size` is in pixels. `resize` is
+    explained at `prepare`, the fields from `score_threshold` on at `postprocess`.
     """
 
     image_size: int
     class_names: tuple[str, ...]
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    resize: Literal["opencv", "pillow", "torch"] = "opencv"
     variances: tuple[float, float] = VARIANCES
     score_threshold: float = 0.01
-    top_k: int = 400
+    top_k: int | None = 400
     nms_threshold: float = 0.45
-    max_detections: int = 200
+    max_detections: int | None = 200
+    max_log_size: float | None = None
+    clip: bool = False
+    class_agnostic: bool = False
 
 
 class SSD(nn.Module):
@@ -187,15 +196,21 @@ def tiny_ssd(
     Zhang et al., *Dive into Deep Learning*, section "Single Shot Multibox Detection". With the
     default sizes P = 5444.
     """
-    if num_classes < 2:
-        raise ValueError(f"num_classes counts background too: at least 2, not {num_classes}")
     if image_size < 64:
         raise ValueError(f"image_size must be at least 64 pixels, not {image_size}")
-    class_names = class_names or ("background", *map(str, range(1, num_classes)))
-    if len(class_names) != num_classes:
-        raise ValueError(f"{len(class_names)} class names for {num_classes} classes")
+    names = _class_names(num_classes, class_names)
     spec = ModelSpec("tiny_ssd", num_classes, tuple(widths), tiny_priors(image_size))
-    return _build_tiny(spec, Recipe(image_size, tuple(class_names)))
+    return _build_tiny(spec, Recipe(image_size, names))
+
+
+def _class_names(num_classes: int, names: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The names given, or numbers."""
+    if num_classes < 2:
+        raise ValueError(f"num_classes counts background too: at least 2, not {num_classes}")
+    names = names or ("background", *map(str, range(1, num_classes)))
+    if len(names) != num_classes:
+        raise ValueError(f"{len(names)} class names for {num_classes} classes")
+    return tuple(names)
 
 
 def _build_tiny(spec: ModelSpec, recipe: Recipe) -> SSD:
@@ -208,7 +223,128 @@ def _build_tiny(spec: ModelSpec, recipe: Recipe) -> SSD:
     return SSD(TinyTrunk(*blocks[:3]), extras, channels, spec, recipe)
 
 
-_BUILDERS = {"tiny_ssd": _build_tiny}
+def ssd300_vgg16(
+    num_classes: int = 21,
+    weights: Literal["imagenet"] | None = None,
+    class_names: tuple[str, ...] | None = None,
+    priors: PriorSpec = PRESETS["caffe-voc"],
+) -> SSD:
+    """Build the paper's SSD300: VGG-16, four extra blocks, heads on six maps, P = 8732.
+
+    Parameters
+    ----------
+    num_classes
+        Classes including background; 21 for PASCAL VOC.
+    weights
+        ``"imagenet"``: start the trunk from what VGG-16 learned on ImageNet (downloaded by
+        torch.hub); None: from random weights.
+    class_names
+        `num_classes` names, the first for background; "1", "2", ... if not given.
+    priors
+        For feature maps of 38, 19, 10, 5, 3 and 1 cells a side.
+
+    Raises
+    ------
+    ValueError
+        If the priors are for other maps, or the class names do not fit.
+    OSError
+        If the weights cannot be downloaded; the message says what to do instead.
+
+    Notes
+    -----
+    Section 3.1 of the paper. New layers start from Glorot's uniform distribution ("xavier").
+    """
+    return _vgg_ssd("ssd300_vgg16", num_classes, weights, class_names, priors)
+
+
+def ssd512_vgg16(
+    num_classes: int = 21,
+    weights: Literal["imagenet"] | None = None,
+    class_names: tuple[str, ...] | None = None,
+    priors: PriorSpec = PRESETS["caffe-voc-512"],
+) -> SSD:
+    """Build the paper's SSD512: as `ssd300_vgg16`, with one more extra block and P = 24,564.
+
+    The seven maps have 64, 32, 16, 8, 4, 2 and 1 cells a side. Parameters and errors are those of
+    `ssd300_vgg16`.
+    """
+    return _vgg_ssd("ssd512_vgg16", num_classes, weights, class_names, priors)
+
+
+class _VGGPlan(NamedTuple):
+    """What tells SSD300 from SSD512."""
+
+    image_size: int
+    feature_maps: tuple[int, ...]
+    # (channels squeezed to, channels out, kernel, stride, padding) of each extra block
+    extras: tuple[tuple[int, int, int, int, int], ...]
+
+
+_VGG_PLANS = {
+    "ssd300_vgg16": _VGGPlan(
+        300,
+        (38, 19, 10, 5, 3, 1),
+        ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0)),
+    ),
+    "ssd512_vgg16": _VGGPlan(
+        512,
+        (64, 32, 16, 8, 4, 2, 1),
+        ((256, 512, 3, 2, 1), *[(128, 256, 3, 2, 1)] * 3, (128, 256, 4, 1, 1)),
+    ),
+}
+
+
+def _vgg_ssd(
+    architecture: str,
+    num_classes: int,
+    weights: str | None,
+    class_names: tuple[str, ...] | None,
+    priors: PriorSpec,
+) -> SSD:
+    if weights not in (None, "imagenet"):
+        raise ValueError(f"weights must be 'imagenet' or None, not {weights!r}")
+    recipe = Recipe(_VGG_PLANS[architecture].image_size, _class_names(num_classes, class_names))
+    model = _build_vgg(ModelSpec(architecture, num_classes, (), priors), recipe)
+    if weights == "imagenet":
+        load_imagenet(model.trunk)
+    return model
+
+
+def _build_vgg(spec: ModelSpec, recipe: Recipe) -> SSD:
+    plan = _VGG_PLANS[spec.architecture]
+    if tuple(spec.priors.feature_maps) != plan.feature_maps:
+        raise ValueError(
+            f"{spec.architecture} has feature maps of {plan.feature_maps} cells a side, but the "
+            f"priors are for {spec.priors.feature_maps}"
+        )
+    channels = (512, 1024, *(outputs for _, outputs, *_ in plan.extras))
+    extras = [extra_block(i, *block) for i, block in zip(channels[1:], plan.extras)]
+    model = SSD(VGGTrunk(), extras, channels, spec, recipe)
+    for part in (model.extras, model.localization_heads, model.confidence_heads):
+        xavier_init(part)
+    return model
+
+
+def extra_block(
+    inputs: int, squeezed: int, outputs: int, kernel: int, stride: int, padding: int
+) -> nn.Sequential:
+    """A 1×1 convolution that squeezes the channels, then one that shrinks the map; ReLU each."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, squeezed, kernel_size=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(squeezed, outputs, kernel, stride, padding),
+        nn.ReLU(inplace=True),
+    )
+
+
+_BUILDERS = {"tiny_ssd": _build_tiny, **dict.fromkeys(_VGG_PLANS, _build_vgg)}
+
+
+def build(spec: ModelSpec, recipe: Recipe) -> SSD:
+    """Build the architecture that `spec` names, with random weights."""
+    if spec.architecture not in _BUILDERS:
+        raise ValueError(f"unknown architecture {spec.architecture!r}")
+    return _BUILDERS[spec.architecture](spec, recipe)
 
 
 def save_model(model: SSD, path: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -249,9 +385,7 @@ def load_model(path: str | Path) -> SSD:
 def _rebuild(spec: dict, recipe: dict, state_dict: dict[str, Tensor]) -> SSD:
     """The model that these plain data describe."""
     spec = ModelSpec(**{**spec, "priors": PriorSpec(**spec["priors"])})
-    if spec.architecture not in _BUILDERS:
-        raise ValueError(f"unknown architecture {spec.architecture!r}")
-    model = _BUILDERS[spec.architecture](spec, Recipe(**recipe))
+    model = build(spec, Recipe(**recipe))
     model.load_state_dict(state_dict)
     return model.eval()
 

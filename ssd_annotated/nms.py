@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -21,10 +22,13 @@ def postprocess(
     predictions: tuple[Float[Tensor, "B P 4"], Float[Tensor, "B P C"]],
     priors: Float[Tensor, "P 4"],
     score_threshold: float = 0.01,
-    top_k: int = 400,
+    top_k: int | None = 400,
     nms_threshold: float = 0.45,
-    max_detections: int = 200,
+    max_detections: int | None = 200,
     variances: tuple[float, float] = VARIANCES,
+    max_log_size: float | None = None,
+    clip: bool = False,
+    class_agnostic: bool = False,
 ) -> list[Detections]:
     """Turn offsets and logits into the detections of each image.
 
@@ -37,11 +41,17 @@ def postprocess(
     score_threshold
         A class must score more than this (strictly).
     top_k
-        Candidates of each class that enter its suppression.
+        Candidates of each class that enter its suppression; None for all.
     nms_threshold
         A box goes if it overlaps a better one of its class by more than this.
     max_detections
-        What is left of the whole image, all classes together.
+        What is left of the whole image, all classes together; None for everything.
+    variances, max_log_size
+        How offsets become boxes: see `decode`.
+    clip
+        Cut boxes off at the image's border, before suppression.
+    class_agnostic
+        Every prior speaks for its best class only, and a box can suppress one of another class.
 
     Raises
     ------
@@ -58,24 +68,29 @@ def postprocess(
     _check_settings(score_threshold, top_k, nms_threshold, max_detections)
     offsets, logits = predictions
     _check_predictions(offsets, logits, len(priors))
-    boxes = decode(offsets, priors, variances)
+    boxes = decode(offsets, priors, variances, max_log_size)
+    if clip:
+        boxes = boxes.clamp(0, 1)
     # Column 0 is background, which is never a detection.
     scores = logits.softmax(dim=2)[..., 1:]
-    return [
-        _select(image_boxes, image_scores, score_threshold, top_k, nms_threshold, max_detections)
+    if class_agnostic:
+        scores = scores.where(scores == scores.amax(dim=2, keepdim=True), 0)
+    candidates = [
+        _candidates(image_boxes, image_scores, score_threshold, top_k)
         for image_boxes, image_scores in zip(boxes, scores)
     ]
+    return [_suppress(c, nms_threshold, class_agnostic, max_detections) for c in candidates]
 
 
 def _check_settings(
-    score_threshold: float, top_k: int, nms_threshold: float, max_detections: int
+    score_threshold: float, top_k: int | None, nms_threshold: float, max_detections: int | None
 ) -> None:
     fractions = {"score_threshold": score_threshold, "nms_threshold": nms_threshold}
     for name, value in fractions.items():
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must lie in [0, 1], not {value}")
     for name, value in {"top_k": top_k, "max_detections": max_detections}.items():
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
 
 
@@ -86,23 +101,30 @@ def _check_predictions(offsets: Tensor, logits: Tensor, num_priors: int) -> None
             raise ValueError(f"the predictions contain NaN or infinity, in their {name}")
 
 
-def _select(
+def _candidates(
     boxes: Float[Tensor, "P 4"],
     scores: Float[Tensor, "P K"],
     score_threshold: float,
-    top_k: int,
-    nms_threshold: float,
-    max_detections: int,
+    top_k: int | None,
 ) -> Detections:
-    """Threshold, top-k and suppression class by class, then the image's cap: in one go."""
-    top_scores, top_priors = scores.topk(min(top_k, len(scores)), dim=0)  # (k, K)
+    """The best `top_k` priors of each class that score more than the threshold."""
+    count = len(scores) if top_k is None else min(top_k, len(scores))
+    top_scores, top_priors = scores.topk(count, dim=0)  # (k, K)
     rank, column = (top_scores > score_threshold).nonzero(as_tuple=True)
-    candidates = boxes[top_priors[rank, column]]
-    candidate_scores = top_scores[rank, column]
-    labels = column + 1
-    # batched_nms keeps labels apart by moving each by (largest coordinate + 1): where a coordinate
-    # is negative two labels can meet, where one is huge the others lose their digits.
-    near = candidates.clamp(-4, 5) + 4
-    # It returns what it keeps best first.
-    keep = batched_nms(near, candidate_scores, labels, nms_threshold)[:max_detections]
-    return Detections(candidates[keep], candidate_scores[keep], labels[keep])
+    return Detections(boxes[top_priors[rank, column]], top_scores[rank, column], column + 1)
+
+
+def _suppress(
+    candidates: Detections, threshold: float, class_agnostic: bool, max_detections: int | None
+) -> Detections:
+    """Keep what no better box of its class overlaps, the best of it, best first."""
+    boxes, scores, labels = candidates
+    groups = torch.zeros_like(labels) if class_agnostic else labels
+    # batched_nms keeps groups apart by moving each by (largest coordinate + 1): where a coordinate
+    # is negative two groups can meet, where one is huge the others lose their digits.
+    near = boxes.clamp(-4, 5) + 4
+    # Moved by 90 groups, a small box has few digits left in single precision. (MPS has no other.)
+    if near.device.type != "mps":
+        near, scores = near.double(), scores.double()
+    keep = batched_nms(near, scores, groups, threshold)[:max_detections]
+    return Detections(*(values[keep] for values in candidates))

@@ -7,6 +7,18 @@ from ssd_annotated.model import SSD, evaluating
 from ssd_annotated.nms import Detections, postprocess
 from ssd_annotated.transforms import prepare
 
+#: What a recipe says about post-processing.
+_SETTINGS = (
+    "score_threshold",
+    "top_k",
+    "nms_threshold",
+    "max_detections",
+    "variances",
+    "max_log_size",
+    "clip",
+    "class_agnostic",
+)
+
 
 @torch.no_grad()
 def detect(model: SSD, images: list[np.ndarray], batch_size: int = 32) -> list[Detections]:
@@ -30,10 +42,7 @@ def detect(model: SSD, images: list[np.ndarray], batch_size: int = 32) -> list[D
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     recipe = model.recipe
-    settings = {
-        name: getattr(recipe, name)
-        for name in ("score_threshold", "top_k", "nms_threshold", "max_detections", "variances")
-    }
+    settings = {name: getattr(recipe, name) for name in _SETTINGS}
     detections: list[Detections] = []
     with evaluating(model):
         for start in range(0, len(images), batch_size):

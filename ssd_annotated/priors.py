@@ -191,45 +191,58 @@ def tiny_priors(image_size: int) -> PriorSpec:
     return PriorSpec(feature_maps=(*sides, 1), sizes=sizes, ratios=((2.0,),) * 5)
 
 
-_SSD300_MAPS = (38, 19, 10, 5, 3, 1)
-_CAFFE_STEPS = tuple(step / 300 for step in (8, 16, 32, 64, 100, 300))
+_SSD300_MAPS, _SSD512_MAPS = (38, 19, 10, 5, 3, 1), (64, 32, 16, 8, 4, 2, 1)
+#: Distances of the centres in pixels, which 300 is no multiple of.
+_SSD300_STEPS, _SSD512_STEPS = (8, 16, 32, 64, 100, 300), (8, 16, 32, 64, 128, 256, 512)
 
 
-def _ssd300(
-    sizes: tuple[float, ...], last_extra: float, three: float | tuple = 3.0, **options
+def _vgg(
+    sizes: tuple[float, ...],
+    last_extra: float,
+    three: float | tuple = 3.0,
+    maps: tuple[int, ...] = _SSD300_MAPS,
+    **options,
 ) -> PriorSpec:
+    """All maps have the ratios 2 and 3 (and inverses) but the first and the last two: only 2."""
     few, many = (2.0,), (2.0, three)
-    ratios = (few, many, many, many, few, few)
-    return PriorSpec(_SSD300_MAPS, sizes, ratios, last_extra, **options)
+    ratios = (few, *[many] * (len(maps) - 3), few, few)
+    return PriorSpec(maps, sizes, ratios, last_extra, **options)
 
 
-def _caffe(sizes_px: tuple[int, ...], **options) -> PriorSpec:
-    """Sizes in pixels of a 300-pixel image, the last one only for the last extra square."""
-    *sizes, beyond = (size / 300 for size in sizes_px)
+def _caffe(sizes_px: tuple[float, ...], side: int = 300, **options) -> PriorSpec:
+    """Sizes in pixels of the image, the last one only for the last extra square."""
+    maps, steps = (_SSD300_MAPS, _SSD300_STEPS) if side == 300 else (_SSD512_MAPS, _SSD512_STEPS)
+    *sizes, beyond = (size / side for size in sizes_px)
     last_extra = math.sqrt(sizes[-1] * beyond)
-    return _ssd300(tuple(sizes), last_extra, centres="steps", steps=_CAFFE_STEPS, **options)
+    options = {"centres": "steps", "steps": tuple(step / side for step in steps), **options}
+    return _vgg(tuple(sizes), last_extra, maps=maps, **options)
 
 
 _VOC_PX = (30, 60, 111, 162, 213, 264, 315)
 _COCO_PX = (21, 45, 99, 153, 207, 261, 315)
+#: For 512 pixels the authors' scripts count in percent of the side.
+_VOC_512_PX = tuple(5.12 * percent for percent in (7, 15, 30, 45, 60, 75, 90, 105))
+_COCO_512_PX = tuple(5.12 * percent for percent in (4, 10, 26, 42, 58, 74, 90, 106))
 _PAPER_SIZES = (0.1, 0.2, 0.375, 0.55, 0.725, 0.9)
 
 #: The published priors, one entry for each implementation that *Many SSDs* compares.
 PRESETS: dict[str, PriorSpec] = {
     # Liu et al. 2016, section 3.1: conv4_3 at 0.1, the formula's 0.2 to 0.9 on the other five maps.
-    "paper": _ssd300(_PAPER_SIZES, last_extra=1.0),
+    "paper": _vgg(_PAPER_SIZES, last_extra=1.0),
     "caffe-voc": _caffe(_VOC_PX),
     "caffe-coco": _caffe(_COCO_PX),
+    "caffe-voc-512": _caffe(_VOC_512_PX, 512),
+    "caffe-coco-512": _caffe(_COCO_512_PX, 512),
     "torchvision": _caffe(_COCO_PX, clip="wh"),
     "ssd.pytorch": _caffe(_VOC_PX, clip="cxcywh"),
     "lufficc": _caffe(_VOC_PX, clip="cxcywh"),
-    "sgrvinod": _ssd300(_PAPER_SIZES, 1.0, (3.0, 0.333), order="sgrvinod", clip="cxcywh"),
-    "annotated": _ssd300(
+    "sgrvinod": _vgg(_PAPER_SIZES, 1.0, (3.0, 0.333), order="sgrvinod", clip="cxcywh"),
+    "annotated": _vgg(
         (0.1, 0.26, 0.42, 0.58, 0.74, 0.9), 1.0, (3.0, 0.33), order="sgrvinod", clip="cxcywh"
     ),
     "d2l": tiny_priors(256),
     # Its formula counts k from 0, so that the largest map gets 0.06; the next scale would be 0.9.
-    "tf2": _ssd300(
+    "tf2": _vgg(
         (0.06, 0.2, 0.34, 0.48, 0.62, 0.76),
         last_extra=math.sqrt(0.76 * 0.9),
         order="tf2",

@@ -4,7 +4,9 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ssd_annotated.model import Recipe
 
@@ -12,12 +14,15 @@ from ssd_annotated.model import Recipe
 def prepare(image: UInt8[np.ndarray, "h w 3"], recipe: Recipe) -> Float[Tensor, "3 H W"]:
     """Resize an RGB image to the recipe's size and normalise it: (value / 255 − mean) / std.
 
-    Boxes need no change: fractions stay what they are.
+    Boxes need no change: fractions stay what they are. All three ways to resize are bilinear;
+    ``"opencv"`` and ``"pillow"`` round to 8 bits before normalising, ``"torch"`` normalises first,
+    and only ``"pillow"`` smooths what it shrinks.
 
     Raises
     ------
     ValueError
-        If the image is not (height, width, 3) of 8-bit integers, or is empty.
+        If the image is not (height, width, 3) of 8-bit integers, or is empty, or the recipe's way
+        to resize is unknown.
     TypeError
         If it is no array: OpenCV, for one, returns None for a file it cannot read.
     """
@@ -28,11 +33,24 @@ def prepare(image: UInt8[np.ndarray, "h w 3"], recipe: Recipe) -> Float[Tensor, 
     if image.dtype != np.uint8:
         raise ValueError(f"an image must be uint8 RGB, not {image.dtype}")
     side = recipe.image_size
-    if image.shape[:2] != (side, side):
-        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) / 255
+    resized = _resize(image, side, recipe.resize)
+    pixels = torch.from_numpy(np.ascontiguousarray(resized)).permute(2, 0, 1) / 255
     mean, std = pixels.new_tensor(recipe.mean), pixels.new_tensor(recipe.std)
-    return (pixels - mean[:, None, None]) / std[:, None, None]
+    normalised = (pixels - mean[:, None, None]) / std[:, None, None]
+    if normalised.shape[1:] == (side, side):
+        return normalised
+    return interpolate(normalised[None], (side, side), mode="bilinear", align_corners=False)[0]
+
+
+def _resize(image: UInt8[np.ndarray, "h w 3"], side: int, how: str) -> UInt8[np.ndarray, "H W 3"]:
+    """Resize in 8 bits, unless that is left to torch."""
+    if how not in ("opencv", "pillow", "torch"):
+        raise ValueError(f"resize must be 'opencv', 'pillow' or 'torch', not {how!r}")
+    if how == "torch" or image.shape[:2] == (side, side):
+        return image
+    if how == "opencv":
+        return cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
 
 
 def collate(

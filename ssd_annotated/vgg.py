@@ -1,0 +1,160 @@
+"""VGG-16 as SSD uses it: without its classifier, whose two large layers become convolutions.
+
+The trunk gives two feature maps: conv4_3, scaled by its L2 norm, and conv7, which was layer fc7.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import relu
+from torchvision.models import VGG16_Weights, vgg16
+
+
+class L2Norm(nn.Module):
+    """Scale each cell's vector of channels to length 1, then every channel by a learned factor.
+
+    Parameters
+    ----------
+    channels
+        Channels of the map.
+    scale
+        First value of every factor.
+
+    Notes
+    -----
+    Section 3.1 of the paper, after ParseNet (Liu, Rabinovich and Berg 2015). A cell whose channels
+    are all 0 stays 0; without the smallest length it would be 0 / 0.
+    """
+
+    smallest_length = 1e-12
+
+    def __init__(self, channels: int, scale: float = 20.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((channels,), scale))
+
+    def forward(self, maps: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h w"]:
+        """The maps, normalised cell by cell."""
+        # Half precision overflows when it squares 512 channels, and has no 1e-12.
+        wide = torch.promote_types(maps.dtype, torch.float32)
+        length = torch.linalg.vector_norm(maps, dim=1, keepdim=True, dtype=wide)
+        unit = maps / length.clamp(min=self.smallest_length)
+        return (self.scale[:, None, None] * unit).to(maps.dtype)
+
+
+class VGGTrunk(nn.Module):
+    """VGG-16 up to conv5_3, then fc6 and fc7 as the convolutions conv6 and conv7.
+
+    conv6 is *atrous*: its 3×3 taps lie 6 cells apart. Pool5 no longer halves the map, which puts
+    two cells where fc6 saw one, and `decimate` keeps every third of fc6's taps: 2 · 3 = 6.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        features = vgg16_features()
+        self.to_conv4_3, self.to_pool5 = features[:23], features[23:]
+        self.conv6 = nn.Conv2d(512, 1024, kernel_size=3, padding=6, dilation=6)
+        self.conv7 = nn.Conv2d(1024, 1024, kernel_size=1)
+        self.l2norm = L2Norm(512)
+        xavier_init(self.conv6)
+        xavier_init(self.conv7)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
+        """The maps of conv4_3 (1/8 of the image's side) and conv7 (1/16)."""
+        conv4_3 = self.to_conv4_3(images)  # (B, 512, 38, 38) of 300 pixels
+        conv5_3 = self.to_pool5(conv4_3)  # (B, 512, 19, 19)
+        conv7 = relu(self.conv7(relu(self.conv6(conv5_3))))  # (B, 1024, 19, 19)
+        return [self.l2norm(conv4_3), conv7]
+
+
+def vgg16_features() -> nn.Sequential:
+    """torchvision's VGG-16 without its classifier, pooled as SSD needs it, randomly initialised.
+
+    Pool3 rounds up, so that 75 cells become 38; pool5 looks at 3×3 cells and no longer halves.
+    """
+    with torch.device("meta"):  # the classifier's 124 million weights would be made for nothing
+        features = vgg16(weights=None).features
+    features = features.to_empty(device=torch.get_default_device())
+    for layer in features:
+        if isinstance(layer, nn.Conv2d):
+            # Sixteen layers deep, Xavier's weights would let ReLU networks fade (He et al. 2015).
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    features[16].ceil_mode = True
+    features[30] = nn.MaxPool2d(kernel_size=3, stride=1, padding=1)
+    return features
+
+
+def xavier_init(module: nn.Module) -> None:
+    """Draw the weights of all convolutions from Glorot's uniform distribution; biases are 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+def fc_to_conv(weight: Float[Tensor, "o i"], channels: int) -> Float[Tensor, "o c k k"]:
+    """Read a fully connected layer over a flattened (channels, k, k) map as a k×k convolution.
+
+    Raises
+    ------
+    ValueError
+        If its inputs are not `channels` square maps.
+    """
+    outputs, inputs = weight.shape
+    side = math.isqrt(inputs // channels)
+    if channels * side**2 != inputs:
+        raise ValueError(f"{inputs} inputs are not {channels} channels of a square map")
+    return weight.reshape(outputs, channels, side, side)
+
+
+def decimate(weight: Tensor, steps: tuple[int, ...]) -> Tensor:
+    """Keep every m-th element along each dimension, with one m for each in `steps`.
+
+    Notes
+    -----
+    Section 3.1 of the paper: "subsample parameters from fc6 and fc7".
+    """
+    if len(steps) != weight.ndim or min(steps) < 1:
+        raise ValueError(f"steps must be {weight.ndim} positive numbers, not {steps}")
+    return weight[tuple(slice(None, None, step) for step in steps)]
+
+
+def reduce_vgg16(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """State of a `VGGTrunk` from that of torchvision's `vgg16`, all but the L2 norm's scale.
+
+    Of fc6's 4096 outputs every fourth stays, of its 7×7 taps every third; fc7 loses as many inputs
+    and outputs.
+    """
+    features = {k: v for k, v in state_dict.items() if k.startswith("features.")}
+    parts = {k: "to_conv4_3" if int(k.split(".")[1]) < 23 else "to_pool5" for k in features}
+    state = {k.replace("features", parts[k]): v for k, v in features.items()}
+    fc6 = fc_to_conv(state_dict["classifier.0.weight"], channels=512)  # (4096, 512, 7, 7)
+    fc7 = fc_to_conv(state_dict["classifier.3.weight"], channels=4096)  # (4096, 4096, 1, 1)
+    state["conv6.weight"] = decimate(fc6, (4, 1, 3, 3))  # (1024, 512, 3, 3)
+    state["conv6.bias"] = decimate(state_dict["classifier.0.bias"], (4,))
+    state["conv7.weight"] = decimate(fc7, (4, 4, 1, 1))  # (1024, 1024, 1, 1)
+    state["conv7.bias"] = decimate(state_dict["classifier.3.bias"], (4,))
+    return state
+
+
+def load_imagenet(trunk: VGGTrunk) -> None:
+    """Give a trunk what VGG-16 learned on ImageNet: torchvision's weights, downloaded once.
+
+    Raises
+    ------
+    OSError
+        If the download fails; the message says what to do instead.
+    """
+    weights = VGG16_Weights.IMAGENET1K_V1
+    try:
+        state_dict = weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:  # no connection; a file that is not what was meant
+        folder = f"{torch.hub.get_dir()}/checkpoints"
+        raise OSError(
+            f"VGG-16's ImageNet weights could not be downloaded ({error}). Fetch {weights.url} by "
+            f"hand (528 MB), put it into {folder} and try again; or start from random weights with "
+            "weights=None"
+        ) from error
+    trunk.load_state_dict({**reduce_vgg16(state_dict), "l2norm.scale": trunk.l2norm.scale})
