@@ -7,7 +7,10 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Before anything imports the package: every call then checks the shapes its signature promises.
-install_import_hook("ssd_annotated", "beartype.beartype")
+# (The "tower" lets an int stand for a float, as Python does.)
+install_import_hook(
+    "ssd_annotated", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
 
 settings.register_profile("same-every-time", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("same-every-time")
