@@ -1,4 +1,6 @@
-"""Matching: against a loop that follows the rules to the letter, and against torchvision's."""
+"""Matching: against loops that follow the rules to the letter, and against torchvision's."""
+
+import math
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ interval = st.tuples(st.integers(0, 7), st.integers(1, 8)).map(
 )
 box = st.tuples(interval, interval).map(lambda xy: [xy[0][0], xy[1][0], xy[0][1], xy[1][1]])
 some_boxes = st.lists(box, min_size=1, max_size=8)
+METHODS = ("bipartite", "forced", "argmax", "first")
 thresholds = st.sampled_from([0.1, 0.25, 1 / 3, 0.5, 0.75, 1.0])
 
 
@@ -50,6 +53,35 @@ def literal_match(iou, threshold):
             continue
         best = max(range(len(iou)), key=lambda g: iou[g][p])  # the first of equals
         object_of.append(best if iou[best][p] >= threshold else -1)
+    return object_of
+
+
+def literal_forced(iou, threshold):
+    """Threshold first; then G times the largest number of the table takes a column and a row."""
+    num_objects, num_priors = len(iou), len(iou[0])
+    object_of = []
+    for p in range(num_priors):
+        best = max(range(num_objects), key=lambda g: iou[g][p])
+        object_of.append(best if iou[best][p] >= threshold else -1)
+    rows, columns = list(range(num_priors)), list(range(num_objects))
+    for _ in range(min(num_objects, num_priors)):
+        # Prior by prior, as a table with one row for each prior is read.
+        p, g = max(((p, g) for p in rows for g in columns), key=lambda pair: iou[pair[1]][pair[0]])
+        object_of[p] = g
+        rows.remove(p)
+        columns.remove(g)
+    return object_of
+
+
+def literal_first(iou, threshold):
+    """Every object's best prior counts as IoU 1; then each prior asks for its best object."""
+    iou = [list(row) for row in iou]
+    for row in iou:
+        row[row.index(max(row))] = 1.0
+    object_of = []
+    for p in range(len(iou[0])):
+        column = [row[p] for row in iou]
+        object_of.append(column.index(max(column)) if max(column) > threshold else -1)
     return object_of
 
 
@@ -104,8 +136,17 @@ def test_the_table_is_left_as_it_was():
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0, 0)])
-def test_an_empty_table_matches_nothing(shape):
-    assert bipartite_match(torch.zeros(shape)).tolist() == [-1] * shape[0]
+@pytest.mark.parametrize("smallest", [1e-6, None])
+def test_an_empty_table_matches_nothing(shape, smallest):
+    assert bipartite_match(torch.zeros(shape), smallest).tolist() == [-1] * shape[0]
+
+
+def test_without_a_smallest_overlap_every_object_is_served_while_priors_last():
+    # Object 1 takes prior 0; the others overlap nothing free and take what is left, in order.
+    iou = iou_table([0.3, 0.0, 0.0], [0.8, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0])
+    assert bipartite_match(iou).tolist() == [-1, 0, -1, -1]
+    assert bipartite_match(iou, None).tolist() == [1, 0, 2, -1]
+    assert bipartite_match(iou, 0.8).tolist() == [-1] * 4
 
 
 # Few levels, so that nearly every table has ties.
@@ -148,6 +189,10 @@ def test_three_objects_and_five_priors_by_hand():
     # argmax: object 2 also wants prior 0, and as the later one takes it from object 0, which
     # would have nothing left but its ½ on prior 3.
     assert match_priors(priors, objects, method="argmax").tolist() == [2, -1, 1, 0, -1]
+    # first: object 0 keeps prior 0, and object 2 is left with none.
+    assert match_priors(priors, objects, method="first").tolist() == [0, -1, 1, 0, -1]
+    # forced: as bipartite, for every object finds an overlap.
+    assert match_priors(priors, objects, method="forced").tolist() == [0, 2, 1, 0, -1]
 
 
 @given(some_boxes, some_boxes, thresholds)
@@ -170,6 +215,40 @@ def test_argmax_matching_is_torchvisions(prior_boxes, objects, threshold):
     theirs = SSDMatcher(threshold)(box_iou(objects, priors))
     ours = match_priors(xyxy_to_cxcywh(priors), objects, threshold, method="argmax")
     assert ours.tolist() == theirs.clamp(min=-1).tolist()
+
+
+@given(some_boxes, some_boxes, thresholds)
+def test_forced_matching_is_the_literal_loop(prior_boxes, objects, threshold):
+    priors, objects = xyxy_to_cxcywh(corners(prior_boxes)), corners(objects)
+    iou = pairwise_iou(objects, cxcywh_to_xyxy(priors))
+    matches = match_priors(priors, objects, threshold, method="forced").tolist()
+    assert matches == literal_forced(iou.tolist(), threshold)
+    # Nobody goes without while there are priors enough, whatever the overlaps.
+    assert len(set(matches) - {-1}) >= min(len(objects), len(priors))
+
+
+@given(some_boxes, some_boxes, st.sampled_from([0.1, 0.25, 1 / 3, 0.5, 0.75]))
+def test_first_matching_is_the_literal_loop(prior_boxes, objects, threshold):
+    priors, objects = xyxy_to_cxcywh(corners(prior_boxes)), corners(objects)
+    iou = pairwise_iou(objects, cxcywh_to_xyxy(priors)).tolist()
+    # The loop wants more than the threshold; `match_priors` is content with as much.
+    matches = match_priors(priors, objects, math.nextafter(threshold, 1), method="first").tolist()
+    assert matches == literal_first(iou, threshold)
+
+
+@given(some_boxes, some_boxes, thresholds)
+def test_first_and_argmax_are_mirror_images(prior_boxes, objects, threshold):
+    # Both start from the same first priors; they differ only where two objects share one.
+    priors, objects = xyxy_to_cxcywh(corners(prior_boxes)), corners(objects)
+    wanted = pairwise_iou(objects, cxcywh_to_xyxy(priors)).argmax(dim=1).tolist()
+    first = match_priors(priors, objects, threshold, method="first").tolist()
+    last = match_priors(priors, objects, threshold, method="argmax").tolist()
+    for p in range(len(priors)):
+        claims = [g for g, prior in enumerate(wanted) if prior == p]
+        if claims:
+            assert (first[p], last[p]) == (claims[0], claims[-1])
+        else:
+            assert first[p] == last[p]
 
 
 def test_many_overlapping_objects_among_many_priors():
@@ -209,11 +288,21 @@ def test_the_default_threshold_is_one_half():
     assert match_priors(priors, objects, threshold=0.6).tolist() == [-1, -1, -1, 0]
 
 
-@pytest.mark.parametrize(("method", "matches"), [("bipartite", [-1, -1]), ("argmax", [0, -1])])
+@pytest.mark.parametrize(
+    ("method", "matches"),
+    [
+        ("bipartite", [0, 0, -1]),
+        ("argmax", [1, 0, -1]),
+        ("first", [0, 0, -1]),
+        ("forced", [0, 1, -1]),
+    ],
+)
 def test_an_object_that_overlaps_nothing(method, matches):
-    # Bipartite leaves it out; argmax of zeros forces it on prior 0, as other implementations do.
-    priors = torch.tensor([[0.2, 0.2, 0.2, 0.2], [0.8, 0.2, 0.2, 0.2]])
-    objects = torch.tensor([[0.4, 0.8, 0.6, 1.0]])
+    # Object 0 is prior 0 itself and overlaps prior 1 by ⅗; object 1 is nowhere near a prior.
+    # Bipartite leaves it out. The argmax of zeros is prior 0: there the later object drives the
+    # earlier one out, unless the first shall have it. Forced, it takes the first free prior.
+    priors = torch.tensor([[0.2, 0.2, 0.4, 0.2], [0.3, 0.2, 0.4, 0.2], [0.8, 0.2, 0.2, 0.2]])
+    objects = torch.tensor([[0.0, 0.1, 0.4, 0.3], [0.4, 0.8, 0.6, 1.0]])
     assert match_priors(priors, objects, method=method).tolist() == matches
 
 
@@ -222,14 +311,14 @@ def test_a_point_is_no_object_to_learn():
     assert match_priors(priors, torch.tensor([[0.5, 0.5, 0.5, 0.5]])).tolist() == [-1]
 
 
-@pytest.mark.parametrize("method", ["bipartite", "argmax"])
+@pytest.mark.parametrize("method", METHODS)
 def test_an_image_without_objects_is_all_background(method):
     matches = match_priors(torch.rand(7, 4), torch.zeros(0, 4), method=method)
     assert matches.dtype == torch.int64
     assert matches.tolist() == [-1] * 7
 
 
-@pytest.mark.parametrize("method", ["bipartite", "argmax"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_batch_equals_image_by_image(method):
     torch.manual_seed(0)
     priors = torch.rand(50, 4) * 0.5 + 0.25
@@ -251,7 +340,10 @@ def test_a_threshold_outside_0_to_1_is_refused(threshold):
 
 
 def test_an_unknown_method_is_refused():
-    with refuses("method must be 'bipartite' or 'argmax', not 'hungarian'"):
+    expected = (
+        r"method must be one of \('bipartite', 'forced', 'argmax', 'first'\), not 'hungarian'"
+    )
+    with refuses(expected):
         match_priors(torch.rand(3, 4), torch.zeros(0, 4), method="hungarian")
 
 
