@@ -81,15 +81,40 @@ def literal_image(priors, offsets, logits, boxes, labels, ratio):
     return localization, confidence, positives
 
 
-def literal_loss(priors, predictions, targets, ratio=3.0, alpha=1.0):
-    images = [
+def literal_images(priors, predictions, targets, ratio=3.0):
+    return [
         literal_image(priors, offsets, logits, target["boxes"], target["labels"], ratio)
         for offsets, logits, target in zip(*predictions, targets, strict=True)
     ]
+
+
+def literal_loss(priors, predictions, targets, ratio=3.0, alpha=1.0):
+    images = literal_images(priors, predictions, targets, ratio)
     localization, confidence, positives = (sum(part) for part in zip(*images, strict=True))
     if positives == 0:
         return 0.0, 0.0, 0.0, 0
     localization, confidence = localization / positives, confidence / positives
+    return confidence + alpha * localization, localization, confidence, positives
+
+
+def literal_loss_per_image(priors, predictions, targets, alpha=1.0):
+    """The mean over the images of what each one's own positives make of it."""
+    localization = confidence = 0.0
+    positives = 0
+    for image in literal_images(priors, predictions, targets):
+        if image[2] > 0:
+            localization += image[0] / image[2] / len(targets)
+            confidence += image[1] / image[2] / len(targets)
+            positives += image[2]
+    return confidence + alpha * localization, localization, confidence, positives
+
+
+def literal_loss_per_prior(priors, predictions, targets, alpha=1.0):
+    """The sums of the whole batch over the rows of the network's output."""
+    images = literal_images(priors, predictions, targets)
+    localization, confidence, positives = (sum(part) for part in zip(*images, strict=True))
+    rows = len(targets) * len(priors)
+    localization, confidence = localization / rows, confidence / rows
     return confidence + alpha * localization, localization, confidence, positives
 
 
@@ -227,6 +252,8 @@ def test_perfect_offsets_cost_nothing():
         {"confidence": "focal"},
         {"confidence": "focal", "gamma": 0.0},
         {"negatives_per_positive": 1.0, "method": "argmax", "variances": (1.0, 1.0)},
+        {"normalize": "images"},
+        {"normalize": "priors", "confidence": "focal", "gamma": 0.0},
     ],
 )
 def test_gradients_are_those_of_finite_differences(options):
@@ -307,6 +334,87 @@ def test_threshold_method_and_variances_reach_the_targets():
     errors = (predictions[0] - true_offsets)[labels > 0].abs()
     assert parts.num_positives == (labels > 0).sum()
     assert parts.localization.item() == pytest.approx(errors.sum().item() / (labels > 0).sum())
+
+
+OTHER_NORMALS = {"images": literal_loss_per_image, "priors": literal_loss_per_prior}
+
+
+@settings(max_examples=15)
+@given(
+    st.sampled_from(sorted(OTHER_NORMALS)),
+    st.lists(st.integers(0, 5), min_size=1, max_size=4),
+    st.integers(0, 2**31),
+    st.sampled_from([0.5, 1.0, 2.5]),
+)
+def test_the_other_normalizations_are_the_literal_ones(normalize, objects, seed, alpha):
+    priors, predictions, targets = random_case(objects, 25, seed)
+    parts = MultiBoxLoss(priors, alpha=alpha, normalize=normalize)(predictions, targets)
+    expected = OTHER_NORMALS[normalize](priors, predictions, targets, alpha)
+    assert as_numbers(parts) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("normalize", sorted(OTHER_NORMALS))
+def test_the_other_normalizations_with_an_empty_image_among_others(normalize):
+    case = random_case([4, 0, 1])
+    parts = MultiBoxLoss(case[0], normalize=normalize)(*case[1:])
+    assert as_numbers(parts) == pytest.approx(OTHER_NORMALS[normalize](*case))
+    # All three differ here, or the comparison would prove nothing.
+    assert OTHER_NORMALS[normalize](*case)[0] != pytest.approx(literal_loss(*case)[0], rel=0.05)
+
+
+@pytest.mark.parametrize("normalize", sorted(OTHER_NORMALS))
+@pytest.mark.parametrize("images", [1, 3])
+def test_no_normalization_divides_by_zero(normalize, images):
+    priors, predictions, _ = random_case([0] * images)
+    for tensor in predictions:
+        tensor.requires_grad_()
+    parts = MultiBoxLoss(priors, normalize=normalize)(predictions, [NO_OBJECT] * images)
+    assert as_numbers(parts) == [0, 0, 0, 0]
+    for gradient in torch.autograd.grad(parts.total, predictions):
+        assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+def test_one_image_has_nothing_to_average_with():
+    priors, predictions, targets = random_case([4])
+    own = MultiBoxLoss(priors, normalize="images")(predictions, targets)
+    batch = MultiBoxLoss(priors)(predictions, targets)
+    assert as_numbers(own) == pytest.approx(as_numbers(batch), rel=1e-12)
+
+
+def test_per_image_a_batch_is_the_plain_mean_of_its_images():
+    # Normalised by the batch, the image of five objects would weigh more than that of one.
+    priors, (offsets, logits), targets = random_case([5, 1, 0])
+    loss = MultiBoxLoss(priors, normalize="images")
+    single = [loss((offsets[i : i + 1], logits[i : i + 1]), targets[i : i + 1]) for i in range(3)]
+    batch = loss((offsets, logits), targets)
+    for name in ("total", "localization", "confidence"):
+        mean = sum(getattr(parts, name) for parts in single) / 3
+        torch.testing.assert_close(getattr(batch, name), mean)
+
+
+def test_per_prior_normalization_by_hand():
+    # Two images of two priors with two classes and zero logits: ln 2 from each of the four rows
+    # (no mining), over four rows. The one positive is off by 2 in one coordinate: 2 / 4.
+    priors = torch.tensor([[0.2, 0.2, 0.2, 0.2], [0.8, 0.8, 0.1, 0.1]], dtype=DTYPE)
+    target = {
+        "boxes": torch.tensor([[0.1, 0.1, 0.3, 0.3]], dtype=DTYPE),
+        "labels": torch.tensor([1]),
+    }
+    offsets = torch.zeros(2, 2, 4, dtype=DTYPE)
+    offsets[0, 0, 3] = -2.0
+    predictions = (offsets, torch.zeros(2, 2, 2, dtype=DTYPE))
+    options = {"confidence": "focal", "gamma": 0.0, "localization": "l1", "alpha": 0.25}
+    parts = MultiBoxLoss(priors, normalize="priors", **options)(predictions, [target, NO_OBJECT])
+    expected = [math.log(2) + 0.25 * 0.5, 0.5, math.log(2), 1]
+    assert as_numbers(parts) == pytest.approx(expected)
+
+
+def test_focal_loss_per_image_counts_an_empty_one_as_if_it_held_one_object():
+    priors, (offsets, logits), targets = random_case([2, 0])
+    _, labels = assign_targets(priors, targets)
+    sums = focal_loss(logits, labels).sum(dim=1) / torch.tensor([(labels[0] > 0).sum(), 1])
+    loss = MultiBoxLoss(priors, confidence="focal", normalize="images")
+    torch.testing.assert_close(loss((offsets, logits), targets).confidence, sums.mean())
 
 
 @given(st.lists(st.floats(-5, 5, width=32), min_size=1), st.sampled_from([0.1, 0.5, 1.0, 2.0]))
@@ -439,6 +547,8 @@ def test_the_priors_are_no_weights():
     [
         ({"localization": "l2"}, "localization must be 'smooth_l1' or 'l1', not 'l2'"),
         ({"confidence": "bce"}, "confidence must be 'cross_entropy' or 'focal', not 'bce'"),
+        ({"normalize": "batch"}, "normalize must be 'positives', 'images' or .*, not 'batch'"),
+        ({"normalize": None}, "normalize must be .*, not None"),
         ({"beta": 0.0}, "beta must be positive, not 0.0"),
     ],
 )
@@ -451,7 +561,7 @@ def test_unknown_options_are_refused(options, message):
     ("options", "message"),
     [
         ({"threshold": 1.5}, r"threshold must be an IoU in \(0, 1\], not 1.5"),
-        ({"method": "best"}, "method must be 'bipartite' or 'argmax', not 'best'"),
+        ({"method": "best"}, "method must be one of .'bipartite', .* 'first'.*, not 'best'"),
     ],
 )
 def test_options_of_the_matching_are_refused_by_the_matching(options, message):
@@ -522,6 +632,7 @@ def test_a_target_in_other_units_or_types_is_refused(change, message):
     ("options", "message"),
     [
         ({"method": "hungarian"}, "method must be .* not 'hungarian'"),
+        ({"normalize": "sum"}, "normalize must be .* not 'sum'"),
         ({"threshold": 7.0}, r"threshold must be an IoU in \(0, 1\], not 7.0"),
         ({"alpha": -1.0}, "alpha must not be negative, but is -1.0"),
         ({"gamma": -2.0}, "gamma must not be negative, but is -2.0"),
