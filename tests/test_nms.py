@@ -272,6 +272,183 @@ def test_one_wild_box_does_not_save_the_duplicates():
     assert sorted(found.labels.tolist()) == [1, 2]
 
 
+# ---------------------------------------------------------------- what other implementations do
+
+everything = {"top_k": None, "max_detections": None}
+
+
+def rows_of(predictions, priors, **limits):
+    """The naive loop's rows for the only image."""
+    settings = {"score": 0.01, "top_k": None, "overlap": 0.45, "cap": None} | limits
+    return literal_detections(predictions[0][0], predictions[1][0], priors, **settings)
+
+
+def test_without_a_top_k_every_candidate_enters():
+    # 700 priors at a score above .01 in each of two classes: 400 would leave some out.
+    predictions, priors = random_case(1, 700, classes=3, spread=3.0)
+    rows = rows_of(predictions, priors)
+    assert len(rows) > len(rows_of(predictions, priors, top_k=400)) > 200
+    assert_is(postprocess(predictions, priors, **everything)[0], rows)
+    assert_is(postprocess(predictions, priors, top_k=None)[0], rows[:200])
+    few = rows_of(predictions, priors, top_k=300)
+    assert len(few) > 200
+    assert_is(postprocess(predictions, priors, top_k=300, max_detections=None)[0], few)
+
+
+@pytest.mark.parametrize("top_k", [60, 61, None])
+def test_a_top_k_of_all_priors_is_none(top_k):
+    predictions, priors = random_case(1)
+    rows = rows_of(predictions, priors)
+    assert_is(postprocess(predictions, priors, top_k=top_k, max_detections=None)[0], rows)
+
+
+def literal_clip(box):
+    return [min(max(value, 0.0), 1.0) for value in box]
+
+
+def test_clipping_comes_before_suppression():
+    # Both boxes begin outside, left of the image. Whole, they overlap by a third (.4 of 1.2), and
+    # both stay. What lies in the image is x 0 to .4 and x 0 to .3: three quarters, one goes.
+    boxes = [[-0.8, 0.0, 0.4, 1.0], [-0.1, 0.0, 0.3, 1.0]]
+    predictions, priors = predict(boxes, [0.9], [0.8])
+    (whole,) = postprocess(predictions, priors)
+    torch.testing.assert_close(whole.boxes, torch.tensor(boxes, dtype=DTYPE))
+    (clipped,) = postprocess(predictions, priors, clip=True)
+    torch.testing.assert_close(clipped.boxes, torch.tensor([[0.0, 0.0, 0.4, 1.0]], dtype=DTYPE))
+
+
+def test_clipping_can_save_a_box_too():
+    # What the two share lies outside: .65 of .8. Of what lies inside they share a quarter.
+    boxes = [[0.0, -0.6, 0.2, 0.2], [0.0, -0.6, 0.2, 0.05]]
+    predictions, priors = predict(boxes, [0.9], [0.8])
+    assert len(postprocess(predictions, priors)[0].boxes) == 1
+    assert len(postprocess(predictions, priors, clip=True)[0].boxes) == 2
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 2**31), st.sampled_from([0.3, 0.45, 0.8]))
+def test_clipping_is_that_of_the_literal_loop(seed, overlap):
+    predictions, priors = random_case(1, seed=seed)
+    boxes = decode(predictions[0], priors)[0].tolist()
+    # Boxes that are cut already, as priors with offsets of zero.
+    cut = torch.tensor([literal_clip(box) for box in boxes], dtype=DTYPE)
+    still = (torch.zeros_like(predictions[0]), predictions[1])
+    rows = rows_of(still, xyxy_to_cxcywh(cut), overlap=overlap)
+    (found,) = postprocess(
+        predictions, priors, nms_threshold=overlap, clip=True, score_threshold=0.01, **everything
+    )
+    assert_is(found, rows)
+
+
+def test_torchvisions_postprocessing_with_its_clipping_and_its_limit():
+    # Log sizes of some 6 and more, where ln 62.5 is 4.1; and priors so small that 62.5 of them do
+    # not fill the image. Many boxes cross the border.
+    (offsets, logits), priors = random_case(2, 150, classes=5, seed=4)
+    offsets[..., 2:] *= 30
+    priors[:, 2:] /= 60
+    settings = {"max_log_size": math.log(1000 / 16), "clip": True}
+    theirs = SSD.postprocess_detections(
+        SimpleNamespace(
+            box_coder=BoxCoder((10.0, 10.0, 5.0, 5.0)),
+            score_thresh=0.01,
+            topk_candidates=400,
+            nms_thresh=0.45,
+            detections_per_img=200,
+        ),
+        {"bbox_regression": offsets, "cls_logits": logits},
+        [cxcywh_to_xyxy(priors)] * 2,
+        [(1, 1)] * 2,
+    )
+    found = postprocess((offsets, logits), priors, **settings)
+    for ours, expected in zip(found, theirs, strict=True):
+        for name in ("boxes", "scores", "labels"):
+            torch.testing.assert_close(getattr(ours, name), expected[name])
+    for idle in ({"max_log_size": None}, {"clip": False}):
+        without = postprocess((offsets, logits), priors, **(settings | idle))
+        assert not torch.equal(found[0].boxes, without[0].boxes), f"{idle} changes nothing here"
+
+
+def test_the_limit_is_that_of_decode():
+    predictions, priors = random_case(1, num_priors=1, spread=10.0)
+    (found,) = postprocess(predictions, priors, 0.0, max_log_size=0.5)
+    expected = decode(predictions[0][0], priors, max_log_size=0.5)
+    assert not torch.allclose(expected, decode(predictions[0][0], priors))
+    torch.testing.assert_close(found.boxes, expected.expand(3, 4))
+
+
+def literal_class_agnostic(offsets, logits, priors, score, overlap):
+    """Each prior's best class that is not background, then one heap for all classes."""
+    boxes, scores = decode(offsets, priors).tolist(), logits.softmax(dim=1).tolist()
+    best = [max(range(1, len(row)), key=row.__getitem__) for row in scores]
+    rows = [(s[label], label, box) for s, label, box in zip(scores, best, boxes, strict=True)]
+    kept = []
+    for row in sorted(rows, reverse=True):
+        if row[0] > score and all(literal_iou(row[2], better[2]) <= overlap for better in kept):
+            kept.append(row)
+    return kept
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 2**31), st.sampled_from([0.01, 0.3]), st.sampled_from([0.3, 0.5, 0.8]))
+def test_class_agnostic_suppression_is_the_naive_loop(seed, score, overlap):
+    predictions, priors = random_case(2, seed=seed)
+    detections = postprocess(
+        predictions, priors, score, nms_threshold=overlap, class_agnostic=True, **everything
+    )
+    for found, offsets, logits in zip(detections, *predictions, strict=True):
+        assert_is(found, literal_class_agnostic(offsets, logits, priors, score, overlap))
+
+
+def test_class_agnostic_by_hand():
+    # Three boxes as above: 0 and 1 overlap by 3/5. Box 1's best is class 2, and box 0 of class 1
+    # is better; box 1 has gone although no other box of class 2 is near. Box 2 scores .6 and .3,
+    # but speaks only once.
+    boxes = [[0.0, 0.0, 0.4, 0.4], [0.1, 0.0, 0.5, 0.4], [0.6, 0.6, 0.9, 0.9]]
+    predictions, priors = predict(boxes, [0.7, 0.1], [0.3, 0.5], [0.3, 0.6])
+    (found,) = postprocess(predictions, priors, class_agnostic=True)
+    assert found.labels.tolist() == [1, 2]
+    assert found.scores.tolist() == pytest.approx([0.7, 0.6])
+    (usual,) = postprocess(predictions, priors)
+    assert usual.labels.tolist() == [1, 2, 2, 1]
+
+
+def test_a_background_that_beats_every_class_does_not_silence_a_prior():
+    # Its best class is the best of the objects' classes.
+    predictions, priors = predict([[0.0, 0.0, 0.4, 0.4]], [0.2, 0.3])
+    (found,) = postprocess(predictions, priors, class_agnostic=True)
+    assert (found.labels.tolist(), found.scores.tolist()) == ([2], [pytest.approx(0.3)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_many_classes_of_small_boxes_are_suppressed_exactly(dtype):
+    # Ten boxes of a hundredth of the image or less, two and two beside each other. Shifted by x of
+    # their width they overlap by (1 − x) / (1 + x), which is .45 for x = 11 / 29: these just miss
+    # or pass it. All ten stand in each of 90 classes, moved apart for suppression, one class a
+    # whole image further than the last: in single precision too few digits would be left.
+    generator = torch.Generator().manual_seed(0)
+    priors = 0.1 + 0.8 * torch.rand(5, 4, generator=generator, dtype=dtype)
+    priors[:, 2:] /= 90
+    shifted = priors.clone()
+    shifted[:, 0] += priors[:, 2] * (11 / 29 + torch.tensor([-0.005, -0.002, 0.001, 0.002, 0.005]))
+    priors = torch.cat([priors, shifted])
+    logits = torch.randn(1, 10, 91, generator=generator, dtype=dtype)
+    offsets = torch.zeros(1, 10, 4, dtype=dtype)
+    (found,) = postprocess((offsets, logits), priors, 0.0, **everything)
+    # The naive loop counts in double precision from the same boxes and scores.
+    boxes = decode(offsets, priors)[0].tolist()
+    scores = logits.softmax(dim=2)[0].tolist()
+    kept = set()
+    for label in range(1, 91):
+        chosen = []
+        for p in sorted(range(10), key=lambda p: scores[p][label], reverse=True):
+            if all(literal_iou(boxes[p], boxes[q]) <= 0.45 for q in chosen):
+                chosen.append(p)
+        kept |= {(scores[p][label], label) for p in chosen}
+    # Of each pair one goes in the first two places, none in the others.
+    assert len(kept) == 90 * 8
+    assert {*zip(found.scores.tolist(), found.labels.tolist(), strict=True)} == kept
+
+
 # ---------------------------------------------------------------- bad input
 
 
