@@ -72,6 +72,56 @@ def test_both_ways_are_torchvisions():
     )
 
 
+LIMIT = math.log(1000 / 16)  # ln 62.5: no box grows beyond 62.5 times its prior
+
+
+def test_limited_decoding_is_torchvisions():
+    coder = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
+    priors = random_rows(200, seed=1)
+    # Log sizes between −12 and 12 (before the division by 5: ± 60), a limit of 4.135.
+    offsets = 120 * random_rows(200, seed=2) - 60
+    limited = decode(offsets, priors, max_log_size=LIMIT)
+    torch.testing.assert_close(limited, coder.decode_single(offsets, cxcywh_to_xyxy(priors)))
+    free = decode(offsets, priors)
+    grown = (offsets[:, 2:] / 5 > LIMIT).any(dim=1)
+    assert 50 < grown.sum() < 200
+    assert torch.equal(limited[~grown], free[~grown])
+    assert (limited[grown] != free[grown]).any(dim=1).all()
+
+
+@pytest.mark.parametrize(
+    ("log_size", "growth"),
+    [(LIMIT - 0.01, 62.5 * math.exp(-0.01)), (LIMIT, 62.5), (LIMIT + 0.01, 62.5), (80, 62.5)],
+)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_limit_itself(log_size, growth, axis):
+    # A prior of a hundredth of the image, its other side left as it is.
+    prior = torch.tensor([[0.5, 0.5, 0.01, 0.01]], dtype=torch.float64)
+    offsets = torch.zeros(1, 4, dtype=torch.float64)
+    offsets[0, 2 + axis] = log_size / 0.2
+    box = decode(offsets, prior, max_log_size=LIMIT)
+    sides = (box[0, 2:] - box[0, :2]).tolist()
+    assert sides[axis] == pytest.approx(growth / 100)
+    assert sides[1 - axis] == pytest.approx(0.01)
+    theirs = BoxCoder((10.0, 10.0, 5.0, 5.0)).decode_single(offsets, cxcywh_to_xyxy(prior))
+    torch.testing.assert_close(box, theirs, rtol=0, atol=1e-15)
+
+
+def test_the_limit_is_one_of_log_sizes_not_of_offsets():
+    # ln 2 with variance 1 is an offset of .693, with .2 one of 3.47: the same box, cut alike.
+    offsets = torch.tensor([[0.0, 0.0, 50.0, -50.0]])
+    for variance in (0.2, 1.0):
+        box = decode(offsets, PRIOR, (0.1, variance), max_log_size=math.log(2))
+        assert (box[0, 2] - box[0, 0]).item() == pytest.approx(0.4)
+        assert (box[0, 3] - box[0, 1]).item() < 1e-4  # shrinking has no limit
+
+
+def test_there_is_no_limit_by_default():
+    offsets = torch.tensor([[0.0, 0.0, 0.0, 10 / 0.2]], dtype=torch.float64)
+    box = decode(offsets, PRIOR.double())
+    assert (box[0, 3] - box[0, 1]).item() == pytest.approx(0.4 * math.exp(10))
+
+
 @given(st.integers(0, 2**31), st.floats(0.05, 1), st.floats(0.05, 1))
 def test_there_and_back(seed, first, second):
     boxes, priors = cxcywh_to_xyxy(random_rows(20, seed)), random_rows(20, seed + 1)

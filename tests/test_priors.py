@@ -124,6 +124,49 @@ def test_caffe(preset, pixels):
     assert_same(preset, caffe_rows(pixels))
 
 
+@pytest.mark.parametrize(
+    ("preset", "percents"),
+    # VOC: 7, then 15 to 105 in steps of 15; COCO: 4, then 10 to 106 in steps of 16.
+    [
+        ("caffe-voc-512", (7, 15, 30, 45, 60, 75, 90, 105)),
+        ("caffe-coco-512", (4, 10, 26, 42, 58, 74, 90, 106)),
+    ],
+)
+def test_caffe_512(preset, percents):
+    """The same rules over 512 pixels, on seven maps; one more of them has six priors in a cell."""
+    rows = []
+    for k, cells in enumerate((64, 32, 16, 8, 4, 2, 1)):
+        smallest, largest = 512 * percents[k] / 100, 512 * percents[k + 1] / 100
+        shapes = [(smallest, smallest), (math.sqrt(smallest * largest),) * 2]
+        for ratio in (2, 3) if 1 <= k <= 4 else (2,):
+            for aspect in (ratio, 1 / ratio):
+                shapes.append((smallest * math.sqrt(aspect), smallest / math.sqrt(aspect)))
+        step = (8, 16, 32, 64, 128, 256, 512)[k]
+        for y, x in product(range(cells), range(cells)):
+            for w, h in shapes:
+                rows.append([(x + 0.5) * step / 512, (y + 0.5) * step / 512, w / 512, h / 512])
+    assert_same(preset, rows)
+
+
+def test_512_is_a_multiple_of_every_step():
+    # Unlike 300: the centres of (j + ½) · step are those of (j + ½) / cells.
+    for preset in ("caffe-voc-512", "caffe-coco-512"):
+        spec = PRESETS[preset]
+        torch.testing.assert_close(make_priors(spec), make_priors(replace(spec, centres="fmap")))
+        assert spec.steps == tuple(1 / cells for cells in spec.feature_maps)
+
+
+@pytest.mark.parametrize(
+    ("preset", "first", "last"),
+    # 7 % and 4 % of 512 px; √(90 · 105) = 97.21 % and √(90 · 106) = 97.67 % of them.
+    [("caffe-voc-512", 35.84, 497.72), ("caffe-coco-512", 20.48, 500.09)],
+)
+def test_smallest_and_largest_square_of_512(preset, first, last):
+    priors = make_priors(PRESETS[preset]) * 512
+    assert priors[0, 2:].tolist() == pytest.approx([first] * 2, abs=0.01)
+    assert priors[-3, 2:].tolist() == pytest.approx([last] * 2, abs=0.01)
+
+
 def test_torchvision_literally():
     rows = [[cx, cy, limit(w), limit(h)] for cx, cy, w, h in caffe_rows(COCO_PX)]
     assert_same("torchvision", rows)
@@ -173,15 +216,19 @@ def test_counts(preset):
     spec = PRESETS[preset]
     # 4 (38² + 3² + 1²) + 6 (19² + 10² + 5²) = 4 · 1454 + 6 · 486 = 5816 + 2916 = 8732
     # 4 (32² + 16² + 8² + 4² + 1²) = 4 · 1361 = 5444
-    expected = 5444 if preset == "d2l" else COUNT
+    # 4 (64² + 2² + 1²) + 6 (32² + 16² + 8² + 4²) = 4 · 4101 + 6 · 1360 = 24,564
+    expected = {"d2l": 5444, "caffe-voc-512": 24_564, "caffe-coco-512": 24_564}.get(preset, COUNT)
     assert make_priors(spec).shape == (expected, 4)
     assert sum(spec.counts) == expected
-    assert len(PRESETS) == 10
+    assert len(PRESETS) == 12
 
 
 def test_counts_of_each_map():
     assert PRESETS["paper"].boxes_per_cell == (4, 6, 6, 6, 4, 4)
     assert PRESETS["paper"].counts == (5776, 2166, 600, 150, 36, 4)
+    for preset in ("caffe-voc-512", "caffe-coco-512"):
+        assert PRESETS[preset].boxes_per_cell == (4, 6, 6, 6, 6, 4, 4)
+        assert PRESETS[preset].counts == (16384, 6144, 1536, 384, 96, 16, 4)
     assert PRESETS["d2l"].boxes_per_cell == (4, 4, 4, 4, 4)
     assert PRESETS["d2l"].counts == (4096, 1024, 256, 64, 4)
 
@@ -197,6 +244,8 @@ def test_counts_of_each_map():
         ("paper", 0, 0, 0),
         ("caffe-voc", 0, 0, 0),
         ("caffe-coco", 0, 0, 0),
+        ("caffe-voc-512", 0, 0, 0),
+        ("caffe-coco-512", 0, 0, 0),
         ("d2l", 0, 0, 0),
     ],
 )

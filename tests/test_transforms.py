@@ -1,10 +1,16 @@
-"""From photographs to tensors: pixels by hand, resizing against torch."""
+"""From photographs to tensors: pixels by hand, resizing against the three libraries that do it."""
 
+from itertools import product
+
+import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from refusals import refuses
 from torch.nn.functional import interpolate
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.transforms.functional import normalize, resize, to_tensor
 
 from ssd_annotated.model import Recipe
 from ssd_annotated.transforms import collate, prepare
@@ -57,6 +63,88 @@ def test_an_image_of_the_right_size_is_not_resampled():
     assert np.array_equal((pixels * 255).round().byte().permute(1, 2, 0).numpy(), image)
 
 
+# ---------------------------------------------------------------- three ways to resize
+
+WAYS = ("opencv", "pillow", "torch")
+MEAN, STD = (0.48235, 0.45882, 0.40784), (0.2, 0.3, 0.4)
+# Shrinking and growing, in both directions or one, and one side that fits already.
+shapes = pytest.mark.parametrize("shape", [(40, 57), (9, 5), (50, 7), (16, 40), (40, 16)])
+
+
+@shapes
+def test_opencv_resizes_whole_grey_levels(shape):
+    image = noise(*shape)
+    levels = cv2.resize(image, (16, 16), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    expected = (levels / 255 - np.float32(MEAN)) / np.float32(STD)
+    for options in ({}, {"resize": "opencv"}):
+        pixels = prepare(image, recipe(16, mean=MEAN, std=STD, **options))
+        torch.testing.assert_close(pixels.permute(1, 2, 0), torch.from_numpy(expected))
+
+
+@shapes
+def test_pillow_resizes_whole_grey_levels_and_smooths(shape):
+    image = noise(*shape)
+    # torchvision's functions as they are called on a photograph: Resize, ToTensor, Normalize.
+    expected = normalize(to_tensor(resize(Image.fromarray(image), [16, 16])), MEAN, STD)
+    pixels = prepare(image, recipe(16, mean=MEAN, std=STD, resize="pillow"))
+    torch.testing.assert_close(pixels, expected)
+
+
+@shapes
+def test_torch_normalises_first_and_resizes_then(shape):
+    image = noise(*shape)
+    pixels = prepare(image, recipe(16, mean=MEAN, std=STD, resize="torch"))
+    normalised = normalize(torch.from_numpy(image).permute(2, 0, 1) / 255, MEAN, STD)
+    expected = interpolate(normalised[None], size=(16, 16), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(pixels, expected[0])
+    transform = GeneralizedRCNNTransform(
+        16, 16, MEAN, STD, size_divisible=1, fixed_size=(16, 16)
+    ).eval()
+    batch, _ = transform([to_tensor(image)])
+    torch.testing.assert_close(pixels, batch.tensors[0])
+
+
+def test_the_three_ways_differ_where_they_shrink():
+    # Otherwise each of the three tests above could pass for another.
+    image = noise(64, 64)
+    results = [prepare(image, recipe(16, **PLAIN, resize=way)) * 255 for way in WAYS]
+    opencv, pillow, plain = results
+    for levels in (opencv, pillow):
+        torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
+    assert (plain - plain.round()).abs().max() > 0.2
+    # Four pixels out of every sixteen against all of them, and more: noise fades.
+    assert pillow.std() < 0.6 * opencv.std()
+    assert opencv.std() == pytest.approx(plain.std().item(), rel=0.01)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_way_touches_an_image_of_the_right_size(way):
+    image = noise(16, 16)
+    pixels = prepare(image, recipe(16, mean=MEAN, std=STD, resize=way))
+    expected = normalize(to_tensor(image), MEAN, STD)
+    torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-6)
+    assert torch.equal(pixels, prepare(image, recipe(16, mean=MEAN, std=STD)))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_colour_stays_that_colour(way):
+    image = np.full((30, 50, 3), (200, 100, 50), dtype=np.uint8)
+    pixels = prepare(image, recipe(16, **PLAIN, resize=way))
+    expected = (torch.tensor([200, 100, 50]) / 255)[:, None, None].expand(3, 16, 16)
+    torch.testing.assert_close(pixels, expected)
+
+
+@pytest.mark.parametrize("way", ["bilinear", "OpenCV", None])
+@pytest.mark.parametrize("side", [8, 16])
+def test_an_unknown_way_to_resize_is_refused(way, side):
+    # Also where there is nothing to resize.
+    with refuses(f"resize must be 'opencv', 'pillow' or 'torch', not {way!r}"):
+        prepare(noise(8, 8), recipe(side, resize=way))
+
+
+# ---------------------------------------------------------------- what prepare leaves alone
+
+
 def test_fractions_stay_where_they_are():
     # The right half of the upper half is bright, in an oblong image and in the square made of it.
     image = np.zeros((40, 120, 3), dtype=np.uint8)
@@ -71,15 +159,16 @@ def test_views_of_any_memory_layout_are_welcome():
     image = noise(12, 12)
     views = (image[:, ::-1], image[::-1], image[..., ::-1], image.transpose(1, 0, 2), image[2:, 2:])
     for view in views:
-        for side in (16, len(view)):
-            expected = prepare(view.copy(), recipe(side))
-            assert torch.equal(prepare(view, recipe(side)), expected)
+        for side, way in product((16, len(view)), WAYS):
+            expected = prepare(view.copy(), recipe(side, resize=way))
+            assert torch.equal(prepare(view, recipe(side, resize=way)), expected)
 
 
-def test_the_image_is_left_as_it_was():
+@pytest.mark.parametrize("way", WAYS)
+def test_the_image_is_left_as_it_was(way):
     image = noise(16, 16)
     before = image.copy()
-    prepare(image, recipe(16)).zero_()
+    prepare(image, recipe(16, resize=way)).zero_()
     assert np.array_equal(image, before)
 
 
