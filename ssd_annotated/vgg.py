@@ -32,7 +32,7 @@ class L2Norm(nn.Module):
 
     def __init__(self, channels: int, scale: float = 20.0) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.full((channels,), scale))
+        self.scale = nn.Parameter(torch.full((channels,), float(scale)))
 
     def forward(self, maps: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h w"]:
         """The maps, normalised cell by cell."""

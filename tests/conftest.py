@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -14,5 +15,8 @@ install_import_hook(
 
 settings.register_profile("same-every-time", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("same-every-time")
+
+# Most tensors here are small, and threads that wait for each other cost more than they bring.
+torch.set_num_threads(1)
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssd_annotated import boxes, coding, loss, matching, model, nms, transforms
+from ssd_annotated import boxes, coding, loss, matching, model, nms, transforms, vgg
 
 torch.manual_seed(0)
 PRIORS = torch.rand(300, 4) * 0.4 + 0.3
@@ -20,9 +20,16 @@ TARGETS = [
 PREDICTIONS = (torch.randn(2, 300, 4), torch.randn(2, 300, 9))
 MODEL = model.tiny_ssd(num_classes=3, image_size=64, widths=(4,) * 6).eval()
 IMAGES = torch.rand(1, 3, 64, 64)
+L2NORM = vgg.L2Norm(3)
 LOSSES = [
     loss.MultiBoxLoss(PRIORS, **options)
-    for options in ({}, {"localization": "l1", "method": "argmax"}, {"confidence": "focal"})
+    for options in (
+        {},
+        {"localization": "l1", "method": "argmax"},
+        {"confidence": "focal"},
+        {"method": "forced", "normalize": "priors"},
+        {"method": "first", "normalize": "images"},
+    )
 ]
 
 CALLS = {
@@ -39,6 +46,12 @@ CALLS = {
     "assign_targets": lambda: loss.assign_targets(PRIORS, TARGETS),
     **{f"loss {k}": lambda each=each: each(PREDICTIONS, TARGETS) for k, each in enumerate(LOSSES)},
     "postprocess": lambda: nms.postprocess(PREDICTIONS, PRIORS),
+    "postprocess of all": lambda: nms.postprocess(
+        PREDICTIONS, PRIORS, 0.0, top_k=None, max_detections=None, max_log_size=4.0, clip=True
+    ),
+    "L2Norm": lambda: L2NORM(IMAGES),
+    "fc_to_conv": lambda: vgg.fc_to_conv(BOXES, channels=1),
+    "decimate": lambda: vgg.decimate(BOXES, (3, 2)),
     "model": lambda: MODEL(IMAGES),
     "prepare": lambda: transforms.prepare(np.zeros((9, 9, 3), dtype=np.uint8), MODEL.recipe),
 }

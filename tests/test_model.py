@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import conv2d
 from torchvision.models.detection.ssd import SSDClassificationHead, SSDRegressionHead
 
+from ssd_annotated.data.graffiti import CLASS_NAMES, GraffitiDigits
 from ssd_annotated.model import (
     SSD,
     ModelSpec,
@@ -17,12 +18,16 @@ from ssd_annotated.model import (
     Recipe,
     channels_to_rows,
     down_block,
+    extra_block,
     load_model,
     pretrained,
     save_model,
+    ssd300_vgg16,
+    ssd512_vgg16,
     tiny_ssd,
 )
 from ssd_annotated.priors import PRESETS, PriorSpec, make_priors
+from ssd_annotated.train import train
 
 # Layers this small are one thread's work; more threads only wait for each other.
 torch.set_num_threads(1)
@@ -385,3 +390,132 @@ def test_images_of_another_size_are_refused(size, message):
 def test_a_model_that_cannot_be_is_refused(options, message):
     with refuses(message):
         small(**options)
+
+
+# ---------------------------------------------------------------- the published networks
+
+
+def convolutions(plan):
+    """Weights and biases of convolutions (inputs, outputs, kernel side)."""
+    return sum(i * o * k * k + o for i, o, k in plan)
+
+
+VGG = [(3, 64, 3), (64, 64, 3), (64, 128, 3), (128, 128, 3), (128, 256, 3)]
+VGG += [(256, 256, 3)] * 2 + [(256, 512, 3)] + [(512, 512, 3)] * 5
+VGG += [(512, 1024, 3), (1024, 1024, 1)]
+EXTRAS = [(1024, 256, 1), (256, 512, 3), (512, 128, 1), (128, 256, 3)]
+EXTRAS += [(256, 128, 1), (128, 256, 3)] * 2
+HEADS_300 = [(512, 4), (1024, 6), (512, 6), (256, 6), (256, 4), (256, 4)]
+HEADS_512 = [(512, 4), (1024, 6), (512, 6), (256, 6), (256, 6), (256, 4), (256, 4)]
+
+
+@pytest.mark.parametrize(("classes", "published"), [(21, 26_285_486), (91, 35_641_826)])
+def test_ssd300_has_as_many_parameters_as_published(classes, published):
+    heads = [(c, n * (4 + classes), 3) for c, n in HEADS_300]
+    assert convolutions(VGG + EXTRAS + heads) + 512 == published  # 512: the L2 norm's scale
+    model = ssd300_vgg16(num_classes=classes)
+    assert sum(p.numel() for p in model.parameters()) == published
+
+
+def test_ssd512_has_a_block_more():
+    heads = [(c, n * (4 + 21), 3) for c, n in HEADS_512]
+    extras = [*EXTRAS, (256, 128, 1), (128, 256, 4)]
+    model = ssd512_vgg16()
+    assert sum(p.numel() for p in model.parameters()) == convolutions(VGG + extras + heads) + 512
+
+
+@pytest.mark.parametrize(
+    ("build", "side", "cells", "count"),
+    [
+        (ssd300_vgg16, 300, (38, 19, 10, 5, 3, 1), 8732),
+        (ssd512_vgg16, 512, (64, 32, 16, 8, 4, 2, 1), 24564),
+    ],
+)
+def test_maps_and_rows_of_the_published_networks(build, side, cells, count):
+    model = build(num_classes=7).eval()
+    sides = []
+    for head in model.confidence_heads:
+        head.register_forward_hook(lambda _, inputs, __: sides.append(inputs[0].shape[-1]))
+    with torch.no_grad():
+        predictions = model(torch.randn(1, 3, side, side))
+    assert tuple(sides) == cells
+    assert predictions.offsets.shape == (1, count, 4)
+    assert predictions.logits.shape == (1, count, 7)
+    assert model.priors.shape == (count, 4)
+    assert model.recipe.image_size == side
+
+
+def test_ssd300_takes_a_training_step():
+    torch.manual_seed(0)
+    model = ssd300_vgg16(num_classes=11, class_names=CLASS_NAMES)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    history = train(
+        model,
+        GraffitiDigits("train", length=2, image_size=300),
+        steps=1,
+        batch_size=2,
+        lr=1e-3,
+        optimizer="sgd",
+        progress=False,
+    )
+    assert history[0]["confidence"] > 0
+    assert history[0]["localization"] > 0
+    assert all(value.isfinite().all() for value in model.parameters())
+    moved = {n for n, value in model.named_parameters() if not torch.equal(value, before[n])}
+    still = before.keys() - moved
+    # A head hears of the loss only if some prior of its map counted; all else lies below others.
+    assert all("_heads." in name for name in still), still
+    assert {name.split(".")[0] for name in moved} == {
+        "trunk", "extras", "localization_heads", "confidence_heads",
+    }  # fmt: skip
+
+
+def test_new_layers_start_from_xavier():
+    torch.manual_seed(0)
+    model = ssd300_vgg16(num_classes=3)
+    for part in (model.trunk.conv6, model.extras, model.localization_heads, model.confidence_heads):
+        for layer in part.modules():
+            if isinstance(layer, nn.Conv2d):
+                taps = layer.kernel_size[0] ** 2
+                bound = (6 / (taps * (layer.in_channels + layer.out_channels))) ** 0.5
+                assert 0.95 * bound < layer.weight.abs().max() <= bound
+                assert not layer.bias.any()
+
+
+def test_an_extra_block_step_by_step():
+    torch.manual_seed(0)
+    block, maps = extra_block(3, 2, 4, kernel=3, stride=2, padding=1), torch.randn(1, 3, 5, 5)
+    squeezed = conv2d(maps, block[0].weight, block[0].bias).clamp(min=0)
+    expected = conv2d(squeezed, block[2].weight, block[2].bias, stride=2, padding=1).clamp(min=0)
+    torch.testing.assert_close(block(maps), expected)
+    assert expected.shape == (1, 4, 3, 3)
+
+
+def test_ssd300_goes_to_disk_and_back(tmp_path):
+    torch.manual_seed(0)
+    model = ssd300_vgg16(num_classes=3, class_names=("background", "cat", "dog"))
+    save_model(model, tmp_path / "ssd300.pt")
+    again = load_model(tmp_path / "ssd300.pt")
+    assert (again.spec, again.recipe) == (model.spec, model.recipe)
+    state = model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "coco"}, "weights must be 'imagenet' or None, not 'coco'"),
+        ({"num_classes": 1}, "num_classes counts background too"),
+        ({"class_names": ("background", "cat")}, "2 class names for 21 classes"),
+        ({"priors": PRESETS["caffe-voc-512"]}, r"feature maps of \(38, 19.*for \(64, 32"),
+        ({"priors": PRESETS["d2l"]}, r"feature maps of \(38, 19.*for \(32, 16"),
+    ],
+)
+def test_an_ssd300_that_cannot_be_is_refused(options, message):
+    with refuses(message):
+        ssd300_vgg16(**options)
+
+
+def test_ssd300_refuses_images_of_another_size():
+    with refuses("images of 512 x 512 pixels"):
+        ssd300_vgg16(num_classes=2)(torch.zeros(1, 3, 512, 512))
