@@ -412,6 +412,17 @@ def test_class_agnostic_by_hand():
     assert usual.labels.tolist() == [1, 2, 2, 1]
 
 
+def test_class_agnostic_priors_speak_once():
+    # Even where nothing is suppressed, and before the best of each class are counted: of class 2
+    # the best is box 1, for box 0 has spoken for class 1.
+    boxes = [[0.0, 0.0, 0.4, 0.4], [0.1, 0.0, 0.5, 0.4]]
+    predictions, priors = predict(boxes, [0.5, 0.4], [0.1, 0.3])
+    for settings in ({"nms_threshold": 1.0}, {"nms_threshold": 0.7, "top_k": 1}):
+        (found,) = postprocess(predictions, priors, class_agnostic=True, **settings)
+        assert found.labels.tolist() == [1, 2]
+        assert found.scores.tolist() == pytest.approx([0.5, 0.3])
+
+
 def test_a_background_that_beats_every_class_does_not_silence_a_prior():
     # Its best class is the best of the objects' classes.
     predictions, priors = predict([[0.0, 0.0, 0.4, 0.4]], [0.2, 0.3])
