@@ -417,8 +417,8 @@ def test_class_agnostic_priors_speak_once():
     # the best is box 1, for box 0 has spoken for class 1.
     boxes = [[0.0, 0.0, 0.4, 0.4], [0.1, 0.0, 0.5, 0.4]]
     predictions, priors = predict(boxes, [0.5, 0.4], [0.1, 0.3])
-    for settings in ({"nms_threshold": 1.0}, {"nms_threshold": 0.7, "top_k": 1}):
-        (found,) = postprocess(predictions, priors, class_agnostic=True, **settings)
+    for limits in ({"nms_threshold": 1.0}, {"nms_threshold": 0.7, "top_k": 1}):
+        (found,) = postprocess(predictions, priors, class_agnostic=True, **limits)
         assert found.labels.tolist() == [1, 2]
         assert found.scores.tolist() == pytest.approx([0.5, 0.3])
 
