@@ -34,7 +34,9 @@ def prepare(image: UInt8[np.ndarray, "h w 3"], recipe: Recipe) -> Float[Tensor, 
         raise ValueError(f"an image must be uint8 RGB, not {image.dtype}")
     side = recipe.image_size
     resized = _resize(image, side, recipe.resize)
-    pixels = torch.from_numpy(np.ascontiguousarray(resized)).permute(2, 0, 1) / 255
+    # Contiguous and writeable, as torch wants its memory; an array of Pillow's, for one, is not.
+    levels = np.require(resized, requirements=["C", "W"])
+    pixels = torch.from_numpy(levels).permute(2, 0, 1) / 255
     mean, std = pixels.new_tensor(recipe.mean), pixels.new_tensor(recipe.std)
     normalised = (pixels - mean[:, None, None]) / std[:, None, None]
     if normalised.shape[1:] == (side, side):

@@ -199,3 +199,14 @@ def test_collate_joins_images_and_keeps_targets():
 def test_what_is_no_image_is_refused(image, message):
     with refuses(message):
         prepare(image, recipe(8))
+
+
+@pytest.mark.parametrize("resize", ["opencv", "pillow", "torch"])
+def test_memory_that_may_not_be_written_is_no_matter(resize, recwarn, request):
+    request.addfinalizer(lambda: torch.set_warn_always(False))
+    torch.set_warn_always(True)  # torch says it only once otherwise, perhaps in an earlier test
+    image = np.asarray(Image.new("RGB", (20, 10), (1, 2, 3)))
+    assert not image.flags.writeable
+    pixels = prepare(image, recipe(8, resize=resize))
+    assert pixels.shape == (3, 8, 8)
+    assert not recwarn.list
