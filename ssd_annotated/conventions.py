@@ -114,9 +114,9 @@ CONVENTIONS: dict[str, Convention] = {
     "torchvision": Convention(PRESETS["torchvision"], _ARGMAX, _TORCHVISION),
     # amdegroot/ssd.pytorch
     "ssd.pytorch": Convention(PRESETS["ssd.pytorch"], _ARGMAX, _SSD_PYTORCH),
-    # lufficc/SSD
+    # lufficc/SSD (whose IoU adds 1e-5 to the union, so that exactly 0.5 is not enough)
     "lufficc": Convention(PRESETS["lufficc"], _ARGMAX, _LUFFICC),
-    # sgrvinod/a-PyTorch-Tutorial-to-Object-Detection, and the Korean review that uses its code
+    # sgrvinod/a-PyTorch-Tutorial-to-Object-Detection, and what was built on its code
     "sgrvinod": Convention(PRESETS["sgrvinod"], _MEAN_L1, _SGRVINOD),
     # "Annotated SSD with PyTorch", a post whose code does not run; after sgrvinod's where it is cut
     "annotated": Convention(PRESETS["annotated"], _MEAN_L1, _SGRVINOD),

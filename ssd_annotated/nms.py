@@ -74,7 +74,8 @@ def postprocess(
     # Column 0 is background, which is never a detection.
     scores = logits.softmax(dim=2)[..., 1:]
     if class_agnostic:
-        scores = scores.where(scores == scores.amax(dim=2, keepdim=True), 0)
+        best = scores.argmax(dim=2, keepdim=True)
+        scores = torch.zeros_like(scores).scatter(2, best, scores.gather(2, best))
     candidates = [
         _candidates(image_boxes, image_scores, score_threshold, top_k)
         for image_boxes, image_scores in zip(boxes, scores)

@@ -503,3 +503,13 @@ def test_predictions_for_other_priors_are_refused():
         postprocess((offsets, logits[:, :59]), priors)
     with refuses(r"offsets have shape \(60, 4\)"):
         postprocess((offsets[0], logits[0]), priors)
+
+
+def test_of_two_equal_scores_a_prior_speaks_for_the_first_class_only():
+    priors = torch.tensor([[0.5, 0.5, 0.2, 0.2], [0.82, 0.8, 0.2, 0.2]])
+    logits = torch.tensor([[[0.0, 1.0, 1.0], [0.0, 3.0, 0.0]]])
+    found = postprocess(
+        (torch.zeros(1, 2, 4), logits), priors, nms_threshold=1.0, class_agnostic=True
+    )[0]
+    assert found.labels.tolist() == [1, 1]
+    assert len(found.scores) == 2
