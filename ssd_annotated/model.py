@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -355,10 +356,20 @@ def save_model(model: SSD, path: str | Path, dtype: torch.dtype | None = None) -
     weights = model.state_dict()
     if dtype is not None:
         weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
-    content = {"spec": asdict(model.spec), "recipe": asdict(model.recipe), "state_dict": weights}
+    spec, recipe = _plain(asdict(model.spec)), _plain(asdict(model.recipe))
+    content = {"spec": spec, "recipe": recipe, "state_dict": weights}
     partial = Path(f"{path}.partial")
     torch.save(content, partial)
     os.replace(partial, path)
+
+
+def _plain(value: object) -> object:
+    """Python's own numbers, strings and tuples for NumPy's, which a safe load would refuse."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def load_model(path: str | Path) -> SSD:

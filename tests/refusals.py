@@ -8,12 +8,18 @@ import pytest
 
 
 @contextmanager
-def refuses(message: str, error: type[Exception] = ValueError) -> Iterator[None]:
-    """Expect `error` with a matching message, while the test run's own shape checks are off."""
+def unchecked() -> Iterator[None]:
+    """Switch the test run's own shape checks off for a while."""
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
-        with pytest.raises(error, match=message):
-            yield
+        yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@contextmanager
+def refuses(message: str, error: type[Exception] = ValueError) -> Iterator[None]:
+    """Expect `error` with a matching message, while the test run's own shape checks are off."""
+    with unchecked(), pytest.raises(error, match=message):
+        yield

@@ -3,9 +3,10 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
-from refusals import refuses
+from refusals import refuses, unchecked
 from torch import nn
 from torch.nn.functional import conv2d
 from torchvision.models.detection.ssd import SSDClassificationHead, SSDRegressionHead
@@ -286,6 +287,23 @@ def test_the_file_holds_plain_data_only(tmp_path):
     kinds = {type(leaf) for leaf in leaves([content["spec"], content["recipe"]])}
     assert kinds <= {str, int, float, bool, type(None)}
     assert {type(leaf) for leaf in leaves(content["state_dict"])} == {torch.Tensor}
+
+
+def test_what_numpy_counted_can_be_loaded_again(tmp_path):
+    # A safe load refuses NumPy's scalars, and a file that no one can open saves nothing.
+    labels = np.array(["cat", "dog"])
+    with unchecked():
+        model = small(num_classes=np.int64(3), class_names=("background", *np.unique(labels)))
+        mean = np.array([0.5, 0.25, 0.125])
+        model.recipe = replace(model.recipe, mean=mean, score_threshold=np.float32(0.5))
+        save_model(model, tmp_path / "model.pt")
+    loaded = load_model(tmp_path / "model.pt")
+    assert loaded.spec == model.spec
+    assert loaded.recipe.class_names == ("background", "cat", "dog")
+    assert loaded.recipe.mean == (0.5, 0.25, 0.125)
+    assert loaded.recipe.score_threshold == 0.5
+    kinds = {type(value) for value in (*loaded.recipe.class_names, *loaded.recipe.mean)}
+    assert kinds | {type(loaded.spec.num_classes)} == {str, float, int}
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
