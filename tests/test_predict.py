@@ -1,6 +1,8 @@
 """Detection from images: the same as its steps by hand, whatever the batch."""
 
-from dataclasses import replace
+import copy
+import inspect
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -60,6 +62,9 @@ def test_detect_is_prepare_predict_postprocess(model):
         {"nms_threshold": 0.1},
         {"max_detections": 3},
         {"variances": (0.3, 0.5)},
+        {"max_log_size": 0.01},
+        {"clip": True},
+        {"class_agnostic": True},
         {"mean": (0.1, 0.9, 0.5), "std": (0.5, 0.4, 0.3)},
     ],
 )
@@ -69,13 +74,33 @@ def test_every_part_of_the_recipe_counts(model, change):
     model.recipe = replace(model.recipe, **change)
     (found,) = detect(model, images)
     settings = {
-        key: getattr(model.recipe, key)
-        for key in ("score_threshold", "top_k", "nms_threshold", "max_detections", "variances")
+        field.name: getattr(model.recipe, field.name)
+        for field in fields(model.recipe)
+        if field.name in inspect.signature(postprocess).parameters
     }
     with torch.no_grad():
         predictions = model(prepare(images[0], model.recipe)[None])
     assert_same([found], postprocess(predictions, model.priors, **settings))
     assert len(found.scores) != len(usual.scores) or not torch.equal(found.boxes, usual.boxes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_after_a_network_of_half_precision_all_is_single(model, dtype):
+    # Scores of eight bits tie, and the first of them would suppress the best.
+    images = photographs(2)
+    half = copy.deepcopy(model).to(dtype)
+    with torch.no_grad():
+        batch = torch.stack([prepare(image, model.recipe) for image in images])
+        offsets, logits = half(batch.to(dtype))
+    expected = postprocess((offsets.float(), logits.float()), half.priors.float())
+    found = detect(half, images)
+    assert {values.dtype for one in found for values in one} == {torch.float32, torch.int64}
+    assert_same(found, expected)
+
+
+def test_double_precision_stays(model):
+    (found,) = detect(model.double(), photographs(1))
+    assert found.boxes.dtype == found.scores.dtype == torch.float64
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 32])
