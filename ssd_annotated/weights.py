@@ -71,6 +71,8 @@ def load_torchvision_ssd300(state_dict: Mapping[str, Tensor]) -> SSD:
     ------
     ValueError
         If tensors are missing, left over or of another shape; the message lists them.
+    TypeError
+        If this is no state_dict, or something in it is no tensor.
 
     Notes
     -----
@@ -120,7 +122,7 @@ def _load(
         for part in ("weight", "bias")
     }
     names[scale] = "trunk.l2norm.scale"
-    given = {name.removeprefix("module."): value for name, value in state_dict.items()}
+    given = {str(name).removeprefix("module."): value for name, value in state_dict.items()}
     _check_names(given, names, convention)
     state = {ours: given[theirs] for theirs, ours in names.items()}
     # sgrvinod keeps the scale as (1, 512, 1, 1).
@@ -137,6 +139,9 @@ def _check_names(given: Mapping[str, Tensor], names: Mapping[str, str], conventi
             f"this is no SSD300 state_dict of {convention}: missing {missing or 'nothing'}, "
             f"unexpected {unexpected or 'nothing'}"
         )
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is no tensor but a {type(value).__name__}")
 
 
 def _empty_model(convention: str, state: dict[str, Tensor], theirs: dict[str, str]) -> SSD:

@@ -6,6 +6,7 @@ Nothing is downloaded: the weights are random, the names and shapes are theirs.
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from refusals import refuses
@@ -335,6 +336,18 @@ def test_a_whole_checkpoint_is_refused_by_its_names():
 def test_what_is_no_state_dict_is_refused():
     with refuses(r"expected a state_dict \(names and tensors\), not a Conv2d", TypeError):
         load_ssd_pytorch(torch.nn.Conv2d(1, 1, 1))
+
+
+@pytest.mark.parametrize("value", [3.0, None, np.ones(512)])
+def test_what_is_no_tensor_is_named(value):
+    state = ssd_pytorch_state(num_classes=3) | {"L2Norm.weight": value}
+    with refuses(f"L2Norm.weight is no tensor but a {type(value).__name__}", TypeError):
+        load_ssd_pytorch(state)
+
+
+def test_names_that_are_no_names_are_refused():
+    with refuses(r"missing .*unexpected \['0', 'conf.0.bias'\]"):
+        load_sgrvinod({0: torch.zeros(1), "conf.0.bias": torch.zeros(1)})
 
 
 def test_tensors_of_another_shape_are_listed():
