@@ -57,14 +57,30 @@ def test_a_cell_without_activations_stays_zero():
     assert maps.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_l2norm_keeps_the_precision_and_does_not_overflow(dtype):
-    # 512 squares of 100 are 5,120,000: half precision ends at 65,504.
-    out = L2Norm(512)(torch.full((1, 512, 1, 1), 100.0, dtype=dtype))
+PRECISIONS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("value", [100.0, 4000.0])
+def test_l2norm_keeps_the_precision_and_does_not_overflow(dtype, value):
+    # Half precision ends at 65,504. 512 squares of 100 sum up to 5,120,000, and 512 channels of
+    # 4000 have a length of 90,510.
+    out = L2Norm(512)(torch.full((1, 512, 1, 1), value, dtype=dtype))
     assert out.dtype == dtype
     torch.testing.assert_close(
         out.float(), torch.full_like(out, 20 / 512**0.5).float(), rtol=1e-2, atol=0
     )
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_zero_stays_zero_in_every_precision(dtype):
+    # Half precision has no 1e-12: it would be 0, and 0 / 0 no number.
+    assert L2Norm(4)(torch.zeros(1, 4, 1, 1, dtype=dtype)).tolist() == [[[[0.0]]] * 4]
+
+
+def test_a_short_vector_is_stretched_too():
+    maps = torch.full((1, 4, 1, 1), 1e-9)
+    torch.testing.assert_close(L2Norm(4)(maps), torch.full((1, 4, 1, 1), 10.0))
 
 
 # ---------------------------------------------------------------- surgery
@@ -130,16 +146,18 @@ def vgg_state(fc6: torch.Tensor, fc7: torch.Tensor) -> dict[str, torch.Tensor]:
     state = {k: torch.randn(shape) for k, shape in shapes.items() if k.startswith("features")}
     for layer, weight in {"classifier.0": fc6, "classifier.3": fc7}.items():
         state[f"{layer}.weight"] = weight.expand(shapes[f"{layer}.weight"])
-        state[f"{layer}.bias"] = torch.arange(4096.0)
+        # Told apart by their signs.
+        state[f"{layer}.bias"] = torch.arange(4096.0) * (1 if layer == "classifier.0" else -1)
     return state
 
 
 def test_fc6_and_fc7_keep_every_fourth_output():
     rows = torch.arange(4096.0)[:, None]
     reduced = reduce_vgg16(vgg_state(fc6=rows, fc7=rows))
-    for name in ("conv6", "conv7"):
+    for name, sign in {"conv6": 1, "conv7": -1}.items():
         outputs = reduced[f"{name}.weight"][:, 0, 0, 0]
-        assert outputs.tolist() == reduced[f"{name}.bias"].tolist() == list(range(0, 4096, 4))
+        assert outputs.tolist() == list(range(0, 4096, 4))
+        assert torch.equal(reduced[f"{name}.bias"], sign * outputs)
 
 
 def test_fc6_keeps_every_third_tap_and_fc7_every_fourth_input():
