@@ -4,6 +4,7 @@ The trunk gives two feature maps: conv4_3, scaled by its L2 norm, and conv7, whi
 """
 
 import math
+from pickle import UnpicklingError
 
 import torch
 from jaxtyping import Float
@@ -145,16 +146,17 @@ def load_imagenet(trunk: VGGTrunk) -> None:
     Raises
     ------
     OSError
-        If the download fails; the message says what to do instead.
+        If the download fails or the file is damaged; the message says what to do.
     """
     weights = VGG16_Weights.IMAGENET1K_V1
     try:
         state_dict = weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no connection; a file that is not what was meant
+    # No connection; a file that is not what was meant, put there by hand perhaps.
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         folder = f"{torch.hub.get_dir()}/checkpoints"
         raise OSError(
-            f"VGG-16's ImageNet weights could not be downloaded ({error}). Fetch {weights.url} by "
-            f"hand (528 MB), put it into {folder} and try again; or start from random weights with "
-            "weights=None"
+            f"VGG-16's ImageNet weights could not be downloaded or read ({error}). Fetch "
+            f"{weights.url} by hand (528 MB), put it into {folder} and try again; or start from "
+            "random weights with weights=None"
         ) from error
     trunk.load_state_dict({**reduce_vgg16(state_dict), "l2norm.scale": trunk.l2norm.scale})

@@ -185,6 +185,22 @@ def test_layers_are_those_of_torchvisions_vgg16():
     assert changed == [16, 30]  # pool3 and pool5
 
 
+def test_layers_start_so_that_sixteen_of_them_do_not_fade():
+    torch.manual_seed(0)
+    for layer in vgg16_features():
+        if isinstance(layer, nn.Conv2d):
+            # He et al. 2015: a variance of 2 over the inputs that a gradient gathers.
+            spread = (2 / (9 * layer.out_channels)) ** 0.5
+            assert layer.weight.std().item() == pytest.approx(spread, rel=0.05)
+            assert not layer.bias.any()
+
+
+def test_layers_are_made_where_torch_is_told_to_make_them():
+    with torch.device("meta"):
+        trunk = VGGTrunk()
+    assert {tensor.device.type for tensor in trunk.state_dict().values()} == {"meta"}
+
+
 def test_conv4_3_equals_torchvisions_where_no_side_is_odd():
     torch.manual_seed(0)
     trunk, images = VGGTrunk(), torch.randn(1, 3, 64, 64)
@@ -233,14 +249,28 @@ def test_a_model_starts_from_imagenet(monkeypatch):
     [URLError("no route"), RuntimeError('invalid hash value (expected "397923af", got "0")')],
 )
 def test_a_failed_download_says_what_to_do(monkeypatch, failure):
-    def fail(*_, **__):
+    def fail(*_, progress, check_hash, **__):
+        assert progress
+        assert check_hash
         raise failure
 
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", fail)
-    with pytest.raises(OSError, match="could not be downloaded") as caught:
+    with pytest.raises(OSError, match="could not be downloaded or read") as caught:
         load_imagenet(VGGTrunk())
     message = str(caught.value)
     assert VGG16_Weights.IMAGENET1K_V1.url in message
     assert "checkpoints" in message
     assert "weights=None" in message
     assert str(failure) in message
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 and no more"])
+def test_a_file_that_is_not_what_was_meant_is_named(monkeypatch, tmp_path, content):
+    # What lies in the folder already is neither downloaded nor checked.
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / VGG16_Weights.IMAGENET1K_V1.url.split("/")[-1]).write_bytes(content)
+    with pytest.raises(OSError, match="could not be downloaded or read") as caught:
+        load_imagenet(VGGTrunk())
+    assert f"put it into {folder}" in str(caught.value)
