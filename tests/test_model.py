@@ -491,7 +491,8 @@ def test_ssd300_takes_a_training_step():
 def test_new_layers_start_from_xavier():
     torch.manual_seed(0)
     model = ssd300_vgg16(num_classes=3)
-    for part in (model.trunk.conv6, model.extras, model.localization_heads, model.confidence_heads):
+    trunk, heads = model.trunk, (model.localization_heads, model.confidence_heads)
+    for part in (trunk.conv6, trunk.conv7, model.extras, *heads):
         for layer in part.modules():
             if isinstance(layer, nn.Conv2d):
                 taps = layer.kernel_size[0] ** 2

@@ -262,6 +262,13 @@ def test_classes_never_meet_left_of_the_image():
     assert postprocess(predictions, priors)[0].labels.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("box", [[4.0, 4.0, 5.0, 5.0], [-4.0, -4.0, -3.0, -3.0]])
+def test_duplicates_four_sides_beyond_the_image_are_still_duplicates(box):
+    predictions, priors = predict([box, box], [0.9], [0.8])
+    (found,) = postprocess(predictions, priors)
+    assert found.scores.tolist() == pytest.approx([0.9])
+
+
 def test_one_wild_box_does_not_save_the_duplicates():
     # e²⁰ prior sizes: beside it, in single precision, the others would shrink to points.
     priors = torch.tensor([[0.5, 0.5, 0.2, 0.2]] * 3)
