@@ -528,6 +528,11 @@ def test_ssd300_goes_to_disk_and_back(tmp_path):
         ({"class_names": ("background", "cat")}, "2 class names for 21 classes"),
         ({"priors": PRESETS["caffe-voc-512"]}, r"feature maps of \(38, 19.*for \(64, 32"),
         ({"priors": PRESETS["d2l"]}, r"feature maps of \(38, 19.*for \(32, 16"),
+        # As many maps and as many shapes in a cell, but pool3 rounded down.
+        (
+            {"priors": replace(PRESETS["paper"], feature_maps=(37, 18, 9, 5, 3, 1))},
+            r"feature maps of \(38, 19.*for \(37, 18",
+        ),
     ],
 )
 def test_an_ssd300_that_cannot_be_is_refused(options, message):
