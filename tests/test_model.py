@@ -443,13 +443,13 @@ def test_ssd512_has_a_block_more():
 
 
 @pytest.mark.parametrize(
-    ("build", "side", "cells", "count"),
+    ("build", "side", "cells", "count", "preset"),
     [
-        (ssd300_vgg16, 300, (38, 19, 10, 5, 3, 1), 8732),
-        (ssd512_vgg16, 512, (64, 32, 16, 8, 4, 2, 1), 24564),
+        (ssd300_vgg16, 300, (38, 19, 10, 5, 3, 1), 8732, "caffe-voc"),
+        (ssd512_vgg16, 512, (64, 32, 16, 8, 4, 2, 1), 24564, "caffe-voc-512"),
     ],
 )
-def test_maps_and_rows_of_the_published_networks(build, side, cells, count):
+def test_maps_and_rows_of_the_published_networks(build, side, cells, count, preset):
     model = build(num_classes=7).eval()
     sides = []
     for head in model.confidence_heads:
@@ -460,7 +460,8 @@ def test_maps_and_rows_of_the_published_networks(build, side, cells, count):
     assert predictions.offsets.shape == (1, count, 4)
     assert predictions.logits.shape == (1, count, 7)
     assert model.priors.shape == (count, 4)
-    assert model.recipe.image_size == side
+    assert model.spec.priors == PRESETS[preset]
+    assert model.recipe == Recipe(side, ("background", *"123456"))
 
 
 def test_ssd300_takes_a_training_step():
