@@ -797,3 +797,20 @@ def test_the_means_are_levels_of_red_green_and_blue():
         assert levels == pytest.approx([123, 117, 104], abs=1e-3)
         assert [255 * std for std in recipe["std"]] == pytest.approx([1, 1, 1])
     assert CONVENTIONS["torchvision"].recipe["mean"] == (0.48235, 0.45882, 0.40784)
+
+
+def test_d2ls_score_threshold_is_a_hair_below_one_hundredth():
+    scores = torch.tensor([0.0099999995, 0.0099999985], dtype=torch.float64)
+    logits = torch.stack([1 - scores, scores], dim=1).log()[None]
+    priors = torch.tensor([[0.2, 0.2, 0.1, 0.1], [0.8, 0.8, 0.1, 0.1]], dtype=torch.float64)
+    counts = {
+        key: len(
+            postprocess(
+                (torch.zeros(1, 2, 4, dtype=torch.float64), logits),
+                priors,
+                score_threshold=CONVENTIONS[key].recipe["score_threshold"],
+            )[0].scores
+        )
+        for key in ("d2l", "caffe-voc")
+    }
+    assert counts == {"d2l": 1, "caffe-voc": 0}

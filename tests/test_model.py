@@ -237,6 +237,12 @@ def test_classes_without_names_are_numbered():
     assert small().recipe.class_names == ("background", "1", "2", "3")
 
 
+def test_a_list_of_names_becomes_a_tuple():
+    with unchecked():
+        names = small(num_classes=2, class_names=["background", "cat"]).recipe.class_names
+    assert names == ("background", "cat")
+
+
 # ---------------------------------------------------------------- saving and loading
 
 
