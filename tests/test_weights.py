@@ -302,6 +302,7 @@ def test_each_layout_brings_its_convention():
     assert vinod.recipe.mean == (0.485, 0.456, 0.406)
     assert degroot.recipe.class_names == vinod.recipe.class_names == VOC_CLASSES
     assert (len(VOC_CLASSES), VOC_CLASSES[15], len(COCO_CLASSES)) == (21, "person", 91)
+    assert sorted(VOC_CLASSES[1:]) == list(VOC_CLASSES[1:])
 
 
 # ---------------------------------------------------------------- files that do not fit
