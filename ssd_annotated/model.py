@@ -64,6 +64,16 @@ class Recipe:
     clip: bool = False
     class_agnostic: bool = False
 
+    def __post_init__(self) -> None:
+        if self.image_size < 1:
+            raise ValueError(f"image_size must be at least 1 pixel, not {self.image_size}")
+        for name, length in {"mean": 3, "std": 3, "variances": 2}.items():
+            numbers = getattr(self, name)
+            if len(numbers) != length:
+                raise ValueError(f"{name} must be {length} numbers, not {numbers}")
+            if name != "mean" and not min(numbers) > 0:
+                raise ValueError(f"{name} must be positive, not {numbers}")
+
 
 class SSD(nn.Module):
     """Trunk, extra blocks and heads: images in, offsets and logits for every prior out.
@@ -94,6 +104,10 @@ class SSD(nn.Module):
         recipe: Recipe,
     ) -> None:
         super().__init__()
+        if len(recipe.class_names) != spec.num_classes:
+            raise ValueError(
+                f"{len(recipe.class_names)} class names for {spec.num_classes} classes"
+            )
         self.spec, self.recipe = spec, recipe
         self.trunk = trunk
         self.extras = nn.ModuleList(extras)
@@ -304,6 +318,8 @@ def _vgg_ssd(
 ) -> SSD:
     if weights not in (None, "imagenet"):
         raise ValueError(f"weights must be 'imagenet' or None, not {weights!r}")
+    if not isinstance(priors, PriorSpec):
+        raise TypeError(f"priors must be a PriorSpec, such as PRESETS['paper'], not {priors!r}")
     recipe = Recipe(_VGG_PLANS[architecture].image_size, _class_names(num_classes, class_names))
     model = _build_vgg(ModelSpec(architecture, num_classes, (), priors), recipe)
     if weights == "imagenet":
@@ -313,6 +329,10 @@ def _vgg_ssd(
 
 def _build_vgg(spec: ModelSpec, recipe: Recipe) -> SSD:
     plan = _VGG_PLANS[spec.architecture]
+    if recipe.image_size != plan.image_size:
+        raise ValueError(
+            f"{spec.architecture} takes images of {plan.image_size} pixels, not {recipe.image_size}"
+        )
     if tuple(spec.priors.feature_maps) != plan.feature_maps:
         raise ValueError(
             f"{spec.architecture} has feature maps of {plan.feature_maps} cells a side, but the "

@@ -17,6 +17,7 @@ from ssd_annotated.model import (
     ModelSpec,
     Predictions,
     Recipe,
+    build,
     channels_to_rows,
     down_block,
     extra_block,
@@ -550,3 +551,32 @@ def test_an_ssd300_that_cannot_be_is_refused(options, message):
 def test_ssd300_refuses_images_of_another_size():
     with refuses("images of 512 x 512 pixels"):
         ssd300_vgg16(num_classes=2)(torch.zeros(1, 3, 512, 512))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 0}, "image_size must be at least 1 pixel, not 0"),
+        ({"mean": (0.5,)}, r"mean must be 3 numbers, not \(0.5,\)"),
+        ({"std": (1.0, 1.0)}, r"std must be 3 numbers, not \(1.0, 1.0\)"),
+        ({"std": (1.0, 0.0, 1.0)}, r"std must be positive, not \(1.0, 0.0, 1.0\)"),
+        ({"variances": (0.1, -0.2)}, r"variances must be positive, not \(0.1, -0.2\)"),
+        ({"variances": (0.1,)}, r"variances must be 2 numbers, not \(0.1,\)"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(options, message):
+    with refuses(message):
+        Recipe(**({"image_size": 64, "class_names": ("background", "cat")} | options))
+
+
+def test_a_recipe_of_another_size_or_other_classes_is_refused():
+    model = ssd300_vgg16(num_classes=2)
+    with refuses("ssd300_vgg16 takes images of 300 pixels, not 512"):
+        build(model.spec, replace(model.recipe, image_size=512))
+    with refuses("1 class names for 2 classes"):
+        build(model.spec, replace(model.recipe, class_names=("background",)))
+
+
+def test_the_name_of_a_preset_is_no_preset():
+    with refuses(r"priors must be a PriorSpec, such as PRESETS\['paper'\], not 'paper'", TypeError):
+        ssd300_vgg16(priors="paper")
