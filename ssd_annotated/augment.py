@@ -1,0 +1,669 @@
+"""Augmentation: what is drawn by lot for every training image, and one warp that does it.
+
+Two halves, kept apart: `sample` draws a `Plan`, a record of plain numbers, and `apply` follows it.
+The geometry of a plan is a chain of affine maps, multiplied into one before a pixel is touched.
+"""
+
+import math
+import operator
+from dataclasses import dataclass, fields
+from functools import reduce
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int64, Real, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ssd_annotated.boxes import check_boxes, pairwise_iou
+
+Pair = tuple[float, float]
+
+#: A warp cannot average over areas; for it, as for OpenCV's own `warpAffine`, "area" is bilinear.
+INTERPOLATIONS = {
+    "linear": cv2.INTER_LINEAR,
+    "area": cv2.INTER_LINEAR,
+    "nearest": cv2.INTER_NEAREST,
+    "cubic": cv2.INTER_CUBIC,
+    "lanczos4": cv2.INTER_LANCZOS4,
+}
+#: Between which numbers a range of `Augmentation` may lie.
+_LIMITS = {
+    "brightness": (-255, 255),
+    "brightness_factor": (0, math.inf),
+    "contrast": (0, math.inf),
+    "saturation": (0, math.inf),
+    "hue": (-180, 180),
+    "expand_ratio": (1, math.inf),
+    "crop_scale": (0.01, 1),
+    "crop_aspect": (0.01, 100),
+}
+
+
+# --- The numbers ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The numbers of the lottery; a pair is a range to draw from uniformly.
+
+    Parameters
+    ----------
+    distort_probability
+        Of each of brightness, contrast, saturation and hue.
+    brightness, brightness_factor
+        Added to the levels of 0 to 255, and multiplied with them before.
+    contrast
+        A factor on raw levels. It comes before saturation and hue or, as often, after them.
+    saturation
+        A factor on the S of HSV.
+    hue
+        Degrees added to the H of HSV, which 8 bits hold in steps of two.
+    wrap_hue
+        Whether a hue below zero comes round from above. Caffe's 8 bits stop at zero: what is red
+        can turn yellow there, but not purple. (Above 360 degrees hue comes round in any case.)
+    channel_swap_probability
+        Of shuffling red, green and blue.
+    expand_probability, expand_ratio
+        Of placing the image on a larger canvas, and how many times larger its sides are.
+    fill
+        The canvas's colour, RGB levels of 0 to 255; the mean of the training images.
+    crop_options
+        Least IoU that a crop must have with some object; 0 is any crop, None the whole image.
+    crop_trials
+        How many crops an option may try.
+    crop_scale, crop_aspect
+        Crops have sides of s·√a and s/√a, in fractions of the canvas's, neither above 1.
+    independent_sides
+        Draw both sides from `crop_scale` instead; their ratio in pixels must be in `crop_aspect`.
+    keep_one
+        Whether the object that meets the option must also have its centre in the crop.
+    flip_probability, vertical_flip_probability
+        Of exchanging left and right, top and bottom.
+    interpolations
+        Names from `INTERPOLATIONS`, each as likely as the others.
+
+    Raises
+    ------
+    ValueError
+        If a probability or a range is outside its limits, reversed or not a number, or a choice
+        is empty or unknown.
+
+    Notes
+    -----
+    Liu et al. 2016, sections 2.2 ("Data augmentation") and 3.6 (expansion). The defaults are those
+    of the authors' Caffe code, whose crops have at least 0.3 of the side where the paper says 0.1.
+    """
+
+    distort_probability: float = 0.5
+    brightness: Pair = (-32, 32)
+    brightness_factor: Pair = (1, 1)
+    contrast: Pair = (0.5, 1.5)
+    saturation: Pair = (0.5, 1.5)
+    hue: Pair = (-36, 36)
+    wrap_hue: bool = False
+    channel_swap_probability: float = 0.0
+    expand_probability: float = 0.5
+    expand_ratio: Pair = (1, 4)
+    fill: tuple[int, int, int] = (123, 117, 104)
+    crop_options: tuple[float | None, ...] = (None, 0, 0.1, 0.3, 0.5, 0.7, 0.9)
+    crop_trials: int = 50
+    crop_scale: Pair = (0.3, 1)
+    crop_aspect: Pair = (0.5, 2)
+    independent_sides: bool = False
+    keep_one: bool = False
+    flip_probability: float = 0.5
+    vertical_flip_probability: float = 0.0
+    interpolations: tuple[str, ...] = tuple(INTERPOLATIONS)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name.endswith("probability"):
+                _check_within(field.name, getattr(self, field.name), 0, 1)
+        for name, limits in _LIMITS.items():
+            _check_range(name, getattr(self, name), *limits)
+        for name, (values, limit) in {
+            "crop_options": ([o for o in self.crop_options if o is not None], 1),
+            "fill": (self.fill, 255),
+        }.items():
+            for value in values:
+                _check_within(name, value, 0, limit)
+        self._check_choices()
+
+    def _check_choices(self) -> None:
+        if self.crop_trials < 1:
+            raise ValueError(f"crop_trials must be at least 1, not {self.crop_trials}")
+        for name in ("crop_options", "interpolations"):
+            if len(getattr(self, name)) == 0:
+                raise ValueError(f"{name} must not be empty")
+        for name in self.interpolations:
+            if name not in INTERPOLATIONS:
+                known = ", ".join(INTERPOLATIONS)
+                raise ValueError(f"interpolations must be among {known}, not {name!r}")
+
+
+def _check_within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # so is NaN
+        raise ValueError(f"{name} must be between {low} and {high}, not {value}")
+
+
+def _check_range(name: str, bounds: Pair, low: float, high: float) -> None:
+    start, end = bounds
+    if not (low <= start <= end <= high and math.isfinite(end)):
+        raise ValueError(
+            f"{name} must be a range (least, most) between {low} and {high}, not {bounds}"
+        )
+
+
+_OTHERS = {"wrap_hue": True, "independent_sides": True, "keep_one": True}
+#: What the others draw. They pick an option first and, if it fails, pick again among all of them,
+#: so that options which fail often come up less than in Caffe; that is not reproduced.
+AUGMENTATIONS = {
+    "none": Augmentation(
+        distort_probability=0,
+        expand_probability=0,
+        crop_options=(None,),
+        flip_probability=0,
+        interpolations=("linear",),
+    ),
+    "caffe": Augmentation(),
+    # Not reproduced: contrast and saturation as mixtures with grey.
+    "torchvision": Augmentation(
+        brightness=(0, 0),
+        brightness_factor=(0.875, 1.125),
+        hue=(-18, 18),
+        channel_swap_probability=0.5,
+        crop_trials=40,
+        interpolations=("linear",),
+        **_OTHERS,
+    ),
+    # Not reproduced: levels and hues in floating point, not rounded between the steps. Its least
+    # IoU is never enforced, so that five of its six options are alike.
+    "ssd.pytorch": Augmentation(
+        hue=(-18, 18),
+        channel_swap_probability=0.5,
+        crop_options=(None, 0, 0, 0, 0, 0),
+        interpolations=("linear",),
+        **_OTHERS,
+    ),
+    # Not reproduced: as for ssd.pytorch, of which it repaired the least IoU.
+    "lufficc": Augmentation(
+        hue=(-18, 18),
+        channel_swap_probability=0.5,
+        crop_options=(None, 0, 0.1, 0.3, 0.7, 0.9),
+        interpolations=("linear",),
+        **_OTHERS,
+    ),
+    # Not reproduced: contrast and saturation as mixtures with grey, all four in random order, and
+    # Pillow's resizing, which smooths what it shrinks.
+    "sgrvinod": Augmentation(
+        brightness=(0, 0),
+        brightness_factor=(0.5, 1.5),
+        hue=(-360 * 18 / 255, 360 * 18 / 255),
+        fill=(124, 116, 104),
+        interpolations=("linear",),
+        **_OTHERS,
+    ),
+}
+
+
+# --- The plan -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """What becomes of the colours: the values drawn, in the units of `Augmentation`."""
+
+    brightness: float = 0.0
+    brightness_factor: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0
+    wrap_hue: bool = False
+    contrast_first: bool = True
+    channels: tuple[int, int, int] = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where everything goes: expand, crop, flip, resize, in whole pixels until the last step.
+
+    Parameters
+    ----------
+    source
+        Width and height of the image.
+    canvas, place
+        Width and height of the canvas, and where on it the image's top left corner lies.
+    crop
+        ``xyxy`` pixels of the canvas.
+    flips
+        Whether left and right, and top and bottom, change places.
+    image_size
+        Side of the result.
+    interpolation, fill
+        As in `Augmentation`.
+    """
+
+    source: tuple[int, int]
+    canvas: tuple[int, int]
+    place: tuple[int, int]
+    crop: tuple[int, int, int, int]
+    flips: tuple[bool, bool]
+    image_size: int
+    interpolation: str = "linear"
+    fill: tuple[int, int, int] = (123, 117, 104)
+
+    @property
+    def steps(self) -> dict[str, Float64[np.ndarray, "3 3"]]:
+        """Each step as the matrix that takes (x, y, 1) from its input's pixels to its output's.
+
+        Coordinates are continuous: pixel i reaches from i to i + 1, and its centre is at i + ½.
+        """
+        left, top, right, bottom = self.crop
+        size = np.array([right - left, bottom - top])
+        flips = np.array(self.flips)
+        return {
+            "expand": affine(shift=self.place),
+            "crop": affine(shift=(-left, -top)),
+            "flip": affine(scale=np.where(flips, -1, 1), shift=np.where(flips, size, 0)),
+            "resize": affine(scale=self.image_size / size),
+        }
+
+    @property
+    def matrix(self) -> Float64[np.ndarray, "3 3"]:
+        """All steps at once: from pixels of the source to pixels of the result."""
+        return reduce(lambda before, step: step @ before, self.steps.values())
+
+
+class Plan(NamedTuple):
+    """All that will be done to one image and its target."""
+
+    distortion: Distortion
+    geometry: Geometry
+
+
+def affine(
+    scale: Real[np.ndarray, "2"] | Pair = (1, 1), shift: Real[np.ndarray, "2"] | Pair = (0, 0)
+) -> Float64[np.ndarray, "3 3"]:
+    """The matrix of (x, y) ↦ (scale_x · x + shift_x, scale_y · y + shift_y)."""
+    matrix = np.diag([*scale, 1]).astype(np.float64)
+    matrix[:2, 2] = shift
+    return matrix
+
+
+# --- Drawing a plan -------------------------------------------------------------------------------
+
+
+def sample(
+    rng: np.random.Generator,
+    augmentation: Augmentation,
+    size: tuple[int, int],
+    boxes: Float[Tensor, "G 4"],
+    image_size: int,
+) -> Plan:
+    """Draw what will be done to an image of `size` (width, height) pixels with these objects.
+
+    All chance comes from `rng`. The boxes matter because of the crop.
+    """
+    check_fractions(boxes)
+    if image_size < 1:
+        raise ValueError(f"image_size must be at least 1 pixel, not {image_size}")
+    distortion = sample_distortion(rng, augmentation)
+    canvas, place = sample_canvas(rng, augmentation, size)
+    on_canvas = boxes.double().numpy(force=True) * np.tile(size, 2) + np.tile(place, 2)
+    geometry = Geometry(
+        size,
+        canvas,
+        place,
+        crop=sample_crop(rng, augmentation, canvas, on_canvas),
+        flips=(
+            bool(rng.random() < augmentation.flip_probability),
+            bool(rng.random() < augmentation.vertical_flip_probability),
+        ),
+        image_size=image_size,
+        interpolation=augmentation.interpolations[rng.integers(len(augmentation.interpolations))],
+        fill=augmentation.fill,
+    )
+    return Plan(distortion, geometry)
+
+
+def check_fractions(boxes: Tensor) -> None:
+    """Refuse boxes that are none, or that lie outside the image: most likely they are pixels."""
+    check_boxes(boxes)
+    outside = ((boxes < -1e-4) | (boxes > 1 + 1e-4)).any(dim=1)
+    if outside.any():
+        row = int(outside.nonzero()[0])
+        raise ValueError(
+            f"boxes[{row}] = {boxes[row].tolist()} must be fractions of the image, from 0 to 1"
+        )
+
+
+def sample_distortion(rng: np.random.Generator, augmentation: Augmentation) -> Distortion:
+    """Draw the colours' part; what is not chosen keeps its neutral value."""
+    a = augmentation
+    ranges = [a.brightness, a.brightness_factor, a.contrast, a.saturation, a.hue]
+    values = rng.uniform(*np.array(ranges, dtype=np.float64).T)
+    chosen = (rng.random(4) < a.distort_probability)[[0, 0, 1, 2, 3]]
+    swapped = rng.random() < a.channel_swap_probability
+    return Distortion(
+        *np.where(chosen, values, [0, 1, 1, 1, 0]).tolist(),
+        wrap_hue=a.wrap_hue,
+        contrast_first=bool(rng.random() < 0.5),
+        channels=tuple(rng.permutation(3).tolist()) if swapped else (0, 1, 2),
+    )
+
+
+def sample_canvas(
+    rng: np.random.Generator, augmentation: Augmentation, size: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Draw the canvas's width and height, and where the image's top left corner goes on it."""
+    if rng.random() >= augmentation.expand_probability:
+        return size, (0, 0)
+    ratio = rng.uniform(*augmentation.expand_ratio)
+    canvas = [int(side * ratio) for side in size]
+    place = rng.integers(0, np.array(canvas) - size, endpoint=True)
+    return tuple(canvas), tuple(place.tolist())
+
+
+def sample_crop(
+    rng: np.random.Generator,
+    augmentation: Augmentation,
+    canvas: tuple[int, int],
+    boxes: Float64[np.ndarray, "G 4"],
+) -> tuple[int, int, int, int]:
+    """Draw a crop: try the options in random order, and take the first that succeeds.
+
+    Parameters
+    ----------
+    canvas
+        Width and height.
+    boxes
+        The objects, ``xyxy`` pixels of the canvas.
+
+    Returns
+    -------
+    ``xyxy`` pixels of the canvas; all of it if nothing succeeds, as where there is no object.
+
+    Notes
+    -----
+    Caffe runs all seven samplers and then picks one of the successes. That is the same lottery:
+    whether an option succeeds has nothing to do with the order, and of the options that would
+    succeed, each is as likely as any other to come first. Only most of the work is saved.
+
+    Caffe measures IoU on the crop as drawn and cuts pixels and boxes at slightly different places;
+    here a crop is whole pixels from the start.
+    """
+    whole = (0, 0, *canvas)
+    for index in rng.permutation(len(augmentation.crop_options)):
+        option = augmentation.crop_options[index]
+        if option is None:
+            return whole
+        crops = draw_crops(rng, augmentation, canvas)
+        met = _meets(crops.astype(np.float64), boxes, option, augmentation.keep_one)
+        if met.any():
+            return tuple(crops[met.argmax()].tolist())
+    return whole
+
+
+def draw_crops(
+    rng: np.random.Generator, augmentation: Augmentation, canvas: tuple[int, int]
+) -> Int64[np.ndarray, "N 4"]:
+    """All the trials of one option: rectangles of whole pixels, anywhere on the canvas."""
+    draw = _independent_sides if augmentation.independent_sides else _joint_sides
+    sides = draw(rng, augmentation, np.array(canvas))
+    start = rng.integers(0, canvas - sides, endpoint=True)
+    return np.concatenate([start, start + sides], axis=1)
+
+
+def _joint_sides(
+    rng: np.random.Generator, augmentation: Augmentation, canvas: Int64[np.ndarray, "2"]
+) -> Int64[np.ndarray, "N 2"]:
+    """Caffe's: a scale, and an aspect ratio no more extreme than the canvas has room for."""
+    scale = rng.uniform(*augmentation.crop_scale, augmentation.crop_trials)
+    aspect = rng.uniform(*augmentation.crop_aspect, augmentation.crop_trials)
+    root = np.sqrt(np.clip(aspect, scale**2, scale**-2))
+    return _whole_pixels(np.stack([scale * root, scale / root], axis=1) * canvas)
+
+
+def _independent_sides(
+    rng: np.random.Generator, augmentation: Augmentation, canvas: Int64[np.ndarray, "2"]
+) -> Int64[np.ndarray, "N 2"]:
+    """Everybody else's: width and height, and what is too oblong is a trial lost."""
+    shape = (augmentation.crop_trials, 2)
+    sides = _whole_pixels(rng.uniform(*augmentation.crop_scale, shape) * canvas)
+    least, most = augmentation.crop_aspect
+    ratio = sides[:, 0] / sides[:, 1]
+    return sides[(least <= ratio) & (ratio <= most)]
+
+
+def _whole_pixels(sides: Float64[np.ndarray, "N 2"]) -> Int64[np.ndarray, "N 2"]:
+    return np.maximum(np.rint(sides), 1).astype(np.int64)
+
+
+def _meets(
+    crops: Float64[np.ndarray, "N 4"],
+    boxes: Float64[np.ndarray, "G 4"],
+    least: float,
+    keep_one: bool,
+) -> Bool[np.ndarray, "N"]:
+    """Which crops have the least IoU with some object, and its centre where that is asked for."""
+    good = (pairwise_iou(torch.from_numpy(crops), torch.from_numpy(boxes)) >= least).numpy()
+    return (good & centres_inside(crops, boxes) if keep_one else good).any(axis=1)
+
+
+def centres_inside(
+    crops: Real[np.ndarray, "N 4"], boxes: Float64[np.ndarray, "G 4"]
+) -> Bool[np.ndarray, "N G"]:
+    """Which boxes have their centre in which crop, its edge included."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    low, high = crops[:, None, :2], crops[:, None, 2:]
+    return ((low <= centres) & (centres <= high)).all(axis=2)
+
+
+# --- Following it ---------------------------------------------------------------------------------
+
+
+def apply(
+    image: UInt8[np.ndarray, "h w 3"], target: dict[str, object], plan: Plan
+) -> tuple[UInt8[np.ndarray, "H W 3"], dict[str, object]]:
+    """Distort the colours, warp the pixels once, and move the boxes along.
+
+    Parameters
+    ----------
+    image
+        8-bit RGB, of the size that the plan was drawn for. It is left as it is.
+    target
+        ``boxes`` (G, 4) in ``xyxy`` fractions, and whatever else: tensors of G rows lose the rows
+        of lost objects, numbers and other things stay.
+
+    Raises
+    ------
+    ValueError
+        If the image is not uint8 (height, width, 3) of the plan's size, a box is none, or a tensor
+        has neither G rows nor no dimension at all.
+    TypeError
+        If the image is no array.
+    """
+    check_image(image)
+    moved = move(target, plan.geometry)
+    return warp(distort(image, plan.distortion), plan.geometry), moved
+
+
+def check_image(image: np.ndarray) -> None:
+    """Refuse what is no 8-bit RGB array (height, width, 3) with at least one pixel."""
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"an image must be a NumPy array, not {type(image).__name__}")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"an image must have shape (height, width, 3), not {image.shape}")
+    if image.dtype != np.uint8:
+        raise ValueError(f"an image must be uint8 RGB, not {image.dtype}")
+
+
+def distort(
+    image: UInt8[np.ndarray, "h w 3"], distortion: Distortion
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Brightness, contrast, saturation, hue and order of the channels, folded together.
+
+    Brightness and contrast are one look-up table, saturation and hue one pass in HSV. Only a
+    contrast that comes after a change of colour needs a table of its own.
+    """
+    d = distortion
+    brightness, contrast = (d.brightness_factor, d.brightness), (d.contrast, 0.0)
+    coloured = (d.saturation, d.hue) != (1, 0)
+    late = coloured and not d.contrast_first
+    table = level_table([brightness] if late else [brightness, contrast])
+    image = cv2.LUT(np.ascontiguousarray(image), table)
+    if coloured:
+        image = shift_colours(image, d.saturation, d.hue, d.wrap_hue)
+    if late:
+        image = cv2.LUT(image, level_table([contrast]))
+    return image if d.channels == (0, 1, 2) else np.ascontiguousarray(image[..., d.channels])
+
+
+def level_table(steps: list[Pair]) -> UInt8[np.ndarray, "256"]:
+    """What becomes of each level after steps of (factor, addend), each rounded and clipped."""
+    levels = np.arange(256.0)
+    for factor, addend in steps:
+        levels = np.clip(np.rint(levels * factor + addend), 0, 255)
+    return levels.astype(np.uint8)
+
+
+def shift_colours(
+    image: UInt8[np.ndarray, "h w 3"], saturation: float, hue: float, wrap_hue: bool
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Multiply S and add to H (degrees) in 8-bit HSV, where H counts 0 to 179 in steps of 2°.
+
+    Caffe passes through HSV twice, once for each, which rounds once more.
+    """
+    levels = np.arange(256.0)
+    hues = np.rint(levels + hue / 2)
+    hues = (hues if wrap_hue else np.maximum(hues, 0)) % 180
+    saturations = np.clip(np.rint(levels * saturation), 0, 255)
+    tables = np.stack([hues, saturations, levels], axis=1)[None].astype(np.uint8)
+    hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), tables)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+
+def warp(image: UInt8[np.ndarray, "h w 3"], geometry: Geometry) -> UInt8[np.ndarray, "H W 3"]:
+    """Expand, crop, flip and resize in one go: every pixel of the result is looked up once.
+
+    Notes
+    -----
+    Pixels are interpolated the way that the plan drew: nearest, bilinear, bicubic or Lanczos, as
+    Caffe's resize would, so that a network sees what each of them does to edges. "area", Caffe's
+    fifth, becomes bilinear, since a warp only looks up and never averages. Where much is shrunk
+    it therefore aliases, as `cv2.resize` does with anything but "area".
+
+    Beyond the image there is `fill` if it was expanded; if not, its outermost pixels go on. At the
+    edge of a crop the pixels just outside still count, where a resized slice cannot know them.
+    """
+    size = image.shape[1::-1]
+    if size != geometry.source:
+        raise ValueError(f"the plan is for (width, height) = {geometry.source}, not {size}")
+    # OpenCV counts from the centre of the first pixel, not from its corner.
+    to_corner, to_centre = affine(shift=(0.5, 0.5)), affine(shift=(-0.5, -0.5))
+    expanded = geometry.canvas != geometry.source
+    return cv2.warpAffine(
+        image,
+        (to_centre @ geometry.matrix @ to_corner)[:2],
+        (geometry.image_size, geometry.image_size),
+        flags=INTERPOLATIONS[geometry.interpolation],
+        borderMode=cv2.BORDER_CONSTANT if expanded else cv2.BORDER_REPLICATE,
+        borderValue=geometry.fill,
+    )
+
+
+def move(target: dict[str, object], geometry: Geometry) -> dict[str, object]:
+    """Take the objects along: drop those whose centre is cut off, clip the boxes of the others.
+
+    An object of which no area is left, in its boxes' precision, is dropped too: it has no offsets.
+    """
+    boxes = target["boxes"]
+    check_fractions(boxes)
+    pixels = boxes.double().numpy(force=True) * np.tile(geometry.source, 2)
+    steps = geometry.steps
+    on_canvas = map_boxes(steps["expand"], pixels)
+    crop = np.array(geometry.crop)
+    clipped = np.clip(on_canvas, np.tile(crop[:2], 2), np.tile(crop[2:], 2))
+    result = map_boxes(steps["resize"] @ steps["flip"] @ steps["crop"], clipped)
+    moved = torch.from_numpy(np.clip(result / geometry.image_size, 0, 1)).to(boxes)
+    inside = torch.from_numpy(centres_inside(crop[None], on_canvas)[0]).to(boxes.device)
+    kept = inside & (moved[:, :2] < moved[:, 2:]).all(dim=1)
+    return {name: _keep(name, thing, kept) for name, thing in {**target, "boxes": moved}.items()}
+
+
+def map_boxes(
+    matrix: Float64[np.ndarray, "3 3"], boxes: Float64[np.ndarray, "G 4"]
+) -> Float64[np.ndarray, "G 4"]:
+    """Map two corners of each box and sort them again, since a flip exchanges them."""
+    corners = boxes.reshape(-1, 2, 2) @ matrix[:2, :2].T + matrix[:2, 2]
+    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+
+def _keep(name: str, thing: object, kept: Bool[Tensor, "G"]) -> object:
+    if not isinstance(thing, Tensor) or thing.ndim == 0:
+        return thing
+    if len(thing) != len(kept):
+        raise ValueError(f"{name} has {len(thing)} rows for {len(kept)} boxes")
+    return thing[kept]
+
+
+# --- A data set -----------------------------------------------------------------------------------
+
+#: A data set may draw its own scenes from (seed, ..., index): the two must not throw the same dice.
+_STREAM = int.from_bytes(b"augment", "big")
+
+
+class Augmented(Dataset):
+    """A data set seen through an augmentation: every epoch anew, and the same for everybody.
+
+    Item i of epoch e depends on the seed, e and i, and on nothing else: neither on the number of
+    workers nor on what was asked for before. A run that is resumed sees what it would have seen.
+
+    Parameters
+    ----------
+    dataset
+        Items are (uint8 RGB image, target), as `GraffitiDigits` gives them.
+    augmentation
+        What to draw from.
+    image_size
+        Side of the results in pixels: that of the model's recipe.
+    seed
+        At least 0.
+    """
+
+    def __init__(
+        self, dataset: Dataset, augmentation: Augmentation, image_size: int, seed: int = 0
+    ) -> None:
+        for name, value, least in (("image_size", image_size, 1), ("seed", seed, 0)):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
+        self.dataset, self.augmentation = dataset, augmentation
+        self.image_size, self.seed = image_size, seed
+        # Shared memory, so that workers that live on from epoch to epoch hear of the next one.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose items are given now."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Turn to another epoch (from 0): before a loader starts on it, not while one is at it."""
+        if epoch < 0:
+            raise ValueError(f"epoch must be at least 0, not {epoch}")
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[UInt8[np.ndarray, "S S 3"], dict[str, object]]:
+        index = range(len(self))[operator.index(index)]  # from the end if negative
+        image, target = self.dataset[index]
+        check_image(image)
+        rng = np.random.default_rng((_STREAM, self.seed, self.epoch, index))
+        size = image.shape[1::-1]
+        plan = sample(rng, self.augmentation, size, target["boxes"], self.image_size)
+        return apply(image, target, plan)
