@@ -91,7 +91,7 @@ def test_an_item_is_an_image_and_a_target(folder):
     assert dataset[-1][1]["difficult"].tolist() == [True, False]
     assert dataset[-1][1]["truncated"].tolist() == [True, False]
     assert dataset[-1][1]["truncated"].dtype == torch.bool
-    assert dataset.report() == "3 images, 5 objects, 0 problems"
+    assert dataset.report() == "images: 3, objects: 5, problems: 0"
 
 
 def test_exported_digits_come_back_exactly(tmp_path):
@@ -280,7 +280,13 @@ BAD_OBJECTS = {
     "class": (partial(edit, old="dog", new="dgo"), "unknown class: 'dgo' is none of cat, dog"),
     "nothing": (partial(edit, old="dog", new="background"), "unknown class: 'background'"),
     "no class": (partial(edit, old="<name>dog</name>", new=""), "missing tag: <name>"),
+    "blank class": (partial(edit, old="dog", new="  "), "missing tag: <name> is absent or empty"),
 }
+
+
+NAMED = {"class": "dgo", "nothing": "background"} | dict.fromkeys(
+    ("no class", "blank class"), "without a name"
+)
 
 
 @pytest.mark.parametrize("case", BAD_OBJECTS)
@@ -289,7 +295,12 @@ def test_a_bad_object_is_named_or_left_out(folder, case):
     file = folder / "Annotations/b.xml"
     spoil(file)
     names = ("background", "cat", "dog")
-    who = {"class": "dgo", "nothing": "background", "no class": "without a name"}.get(case, "dog")
+    who = {
+        "class": "dgo",
+        "nothing": "background",
+        "no class": "without a name",
+        "blank class": "without a name",
+    }.get(case, "dog")
     with pytest.raises(ValueError, match=rf"b\.xml, object 1 \({who}\): {message}"):
         VOCFolder([(folder, "train")], names)
     dataset = VOCFolder([(folder, "train")], names, on_bad="skip")
@@ -299,7 +310,7 @@ def test_a_bad_object_is_named_or_left_out(folder, case):
     assert where == file
     assert thing == f"object 1 ({who})"
     assert dataset.report().splitlines() == [
-        "2 images, 2 objects, 1 problems",
+        "images: 2, objects: 2, problems: 1",
         f"1 × {what.partition(':')[0]}",
         f"- {file}, {thing}: {what}",
     ]
@@ -424,7 +435,7 @@ def test_images_that_change_or_vanish_later_are_named(folder):
     with pytest.raises(FileNotFoundError, match=r"b\.png"):
         dataset[1]
     dataset.verify()
-    assert len(dataset) == 0
+    assert len(dataset) == survey(dataset).images == 0
     assert [problem.file.name for problem in dataset.problems] == ["a.png", "b.png"]
 
 
@@ -432,7 +443,7 @@ def test_a_long_report_is_cut(folder):
     (folder / "ImageSets/Main/train.txt").write_text("a\nb\n" + "b\n" * 5 + "c\nd\n")
     lines = VOCFolder([(folder, "train")], on_bad="skip").report(most=3).splitlines()
     assert lines[:3] == [
-        "2 images, 3 objects, 7 problems",
+        "images: 2, objects: 3, problems: 7",
         "5 × listed twice",
         "2 × no such annotation file",
     ]
@@ -447,6 +458,9 @@ def test_a_long_report_is_cut(folder):
 def test_sets_and_folders_must_be_there(folder, on_bad):
     with pytest.raises(FileNotFoundError, match=r"test\.txt: no such image set; there are: train"):
         VOCFolder([(folder, "test")], on_bad=on_bad)
+    edit(folder / "Annotations/a.xml", "cat", "background")  # it is not even read
+    with pytest.raises(FileNotFoundError, match="no such image set"):
+        VOCFolder([(folder, "train"), (folder, "test")], on_bad=on_bad)
     with pytest.raises(FileNotFoundError, match="there are: none"):
         VOCFolder([(folder / "lost", "test")], on_bad=on_bad)
     (folder / "ImageSets/Main/none.txt").write_text("\n \n")
@@ -460,14 +474,14 @@ def test_sets_and_folders_must_be_there(folder, on_bad):
 def test_something_must_be_left(folder):
     shutil.rmtree(folder / "Annotations")
     with pytest.raises(
-        ValueError, match="no image is left:\n0 images, 0 objects, 2 problems\n2 × no"
+        ValueError, match="no image is left:\nimages: 0, objects: 0, problems: 2\n2 × no"
     ):
         VOCFolder([(folder, "train")], on_bad="skip")
 
 
 def test_without_objects_the_classes_must_be_given(tmp_path):
     write(tmp_path, "a")
-    with pytest.raises(ValueError, match="no object in 1 images: give class_names"):
+    with pytest.raises(ValueError, match="no image has an object: give class_names"):
         VOCFolder([(tmp_path, "train")])
     assert len(VOCFolder([(tmp_path, "train")], ["background", "cat"])) == 1
 

@@ -104,8 +104,8 @@ class VOCFolder(Dataset):
     Notes
     -----
     VOC counts pixels from 1 and includes the last: ``xmin … xmax`` covers ``xmin − 1`` to ``xmax``
-    out of the width. Some tools count from 0; there an ``xmin`` of 0 is taken as the image's
-    border (a 1 is too), and their boxes start up to one pixel early. A box with ``xmin = xmax``,
+    out of the width. Some tools count from 0: an ``xmin`` of 0 is taken as the image's border (a 1
+    is too), and their other boxes are read a pixel too far left and up. A box with ``xmin = xmax``,
     although one pixel wide by this count, is a click and not a box: it counts as degenerate. Parts
     of objects (``<part>``) are not read; ``difficult`` and ``truncated`` are false if absent.
 
@@ -138,9 +138,9 @@ class VOCFolder(Dataset):
     def _listed(self, sets: list[tuple[Path, str]]) -> Iterable[tuple[Path, Pictures]]:
         """Every annotation file once, with the pictures of its root."""
         seen = set()
-        for root, image_set in sets:
-            listing, ids = read_ids(root, image_set)
-            pictures = find_pictures(root)
+        # All sets are looked for before the first annotation is read: that may take a while.
+        found = [(root, *read_ids(root, name), find_pictures(root)) for root, name in sets]
+        for root, listing, ids, pictures in found:
             for name in ids:
                 if (root.resolve(), name) in seen:
                     self._leave_out(Problem(listing, "", f"listed twice: {name}"))
@@ -199,7 +199,8 @@ class VOCFolder(Dataset):
         """Say how much there is, what was left out by kind, and list the first `most` problems."""
         objects = sum(len(record.names) for record in self.records)
         kinds = Counter(problem.what.partition(":")[0] for problem in self.problems)
-        lines = [f"{len(self.records)} images, {objects} objects, {len(self.problems)} problems"]
+        problems = len(self.problems)
+        lines = [f"images: {len(self.records)}, objects: {objects}, problems: {problems}"]
         lines += [f"{count} × {kind}" for kind, count in kinds.most_common()]
         lines += [f"- {problem}" for problem in self.problems[:most]]
         if len(self.problems) > most:
@@ -232,7 +233,7 @@ def discover(records: list[Record]) -> tuple[str, ...]:
     """``"background"`` and the names that occur, in alphabetical order."""
     found = sorted({name for record in records for name in record.names})
     if not found:
-        raise ValueError(f"no object in {len(records)} images: give class_names")
+        raise ValueError("no image has an object: give class_names")
     return ("background", *found)
 
 
@@ -284,7 +285,7 @@ def read_record(
         try:
             objects.append(read_object(thing, size, expected))
         except DataError as error:
-            name = (thing.findtext("name") or "without a name").strip()
+            name = (thing.findtext("name") or "").strip() or "without a name"
             problems.append(Problem(annotation, f"object {number} ({name})", str(error)))
     boxes = np.array([box for _, box, _, _ in objects], dtype=np.float32).reshape(-1, 4)
     names = tuple(name for name, _, _, _ in objects)
@@ -430,8 +431,8 @@ def read_image(record: Record) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def decode(record: Record) -> UInt8[np.ndarray, "H W 3"]:
-    """The pixels in OpenCV's order, BGR; DataError if there are none or too few or too many."""
-    # Bytes, because of a file OpenCV may fill up what is missing; and any path will do.
+    """The pixels in OpenCV's order, BGR; DataError if there are none, too few or too many."""
+    # Bytes: from a file OpenCV reads a JPEG that ends early, and makes up the rest in grey.
     data = np.frombuffer(record.image.read_bytes(), dtype=np.uint8)
     way_up = 0 if record.upright else cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(data, cv2.IMREAD_COLOR | way_up) if len(data) else None
@@ -496,13 +497,13 @@ def survey(dataset: VOCFolder, priors: Float[Tensor, "P 4"] | None = None) -> Su
     Parameters
     ----------
     priors
-        ``cxcywh`` fractions, to see how many objects they miss. An object that overlaps no prior by
-        half is taught to a single prior, and such objects are missed most.
+        ``cxcywh`` fractions, to see how many objects overlap none of them by half. Each of these is
+        taught to a single prior (see `match_priors`).
     """
     records = dataset.records
     counts = [len(record.names) for record in records]
     names = Counter(name for record in records for name in record.names)
-    boxes = np.concatenate([record.boxes for record in records]).astype(np.float64)
+    boxes = np.concatenate([np.empty((0, 4)), *(record.boxes for record in records)])
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
     return Survey(
         images=len(records),
