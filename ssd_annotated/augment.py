@@ -6,7 +6,7 @@ The geometry of a plan is a chain of affine maps, multiplied into one before a p
 
 import math
 import operator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import NamedTuple
 
@@ -124,15 +124,16 @@ class Augmentation:
                 _check_within(field.name, getattr(self, field.name), 0, 1)
         for name, limits in _LIMITS.items():
             _check_range(name, getattr(self, name), *limits)
-        for name, (values, limit) in {
-            "crop_options": ([o for o in self.crop_options if o is not None], 1),
-            "fill": (self.fill, 255),
-        }.items():
-            for value in values:
-                _check_within(name, value, 0, limit)
+        for level in self.fill:
+            _check_within("fill", level, 0, 255)
+        for option in self.crop_options:
+            if option is not None:
+                _check_within("crop_options", option, 0, 1)
         self._check_choices()
 
     def _check_choices(self) -> None:
+        if len(self.fill) != 3:
+            raise ValueError(f"fill must be three levels, RGB, not {self.fill}")
         if self.crop_trials < 1:
             raise ValueError(f"crop_trials must be at least 1, not {self.crop_trials}")
         for name in ("crop_options", "interpolations"):
@@ -150,16 +151,24 @@ def _check_within(name: str, value: float, low: float, high: float) -> None:
 
 
 def _check_range(name: str, bounds: Pair, low: float, high: float) -> None:
-    start, end = bounds
-    if not (low <= start <= end <= high and math.isfinite(end)):
+    pair = isinstance(bounds, (tuple, list)) and len(bounds) == 2
+    if not (pair and low <= bounds[0] <= bounds[1] <= high and math.isfinite(bounds[1])):
         raise ValueError(
             f"{name} must be a range (least, most) between {low} and {high}, not {bounds}"
         )
 
 
-_OTHERS = {"wrap_hue": True, "independent_sides": True, "keep_one": True}
+_SSD_PYTORCH = Augmentation(
+    hue=(-18, 18),
+    wrap_hue=True,
+    channel_swap_probability=0.5,
+    crop_options=(None, 0, 0, 0, 0, 0),
+    independent_sides=True,
+    keep_one=True,
+    interpolations=("linear",),
+)
 #: What the others draw. They pick an option first and, if it fails, pick again among all of them,
-#: so that options which fail often come up less than in Caffe; that is not reproduced.
+#: so that options which often fail come up less than in Caffe; that is not reproduced.
 AUGMENTATIONS = {
     "none": Augmentation(
         distort_probability=0,
@@ -170,41 +179,28 @@ AUGMENTATIONS = {
     ),
     "caffe": Augmentation(),
     # Not reproduced: contrast and saturation as mixtures with grey.
-    "torchvision": Augmentation(
+    "torchvision": replace(
+        _SSD_PYTORCH,
         brightness=(0, 0),
         brightness_factor=(0.875, 1.125),
-        hue=(-18, 18),
-        channel_swap_probability=0.5,
+        crop_options=(None, 0, 0.1, 0.3, 0.5, 0.7, 0.9),
         crop_trials=40,
-        interpolations=("linear",),
-        **_OTHERS,
     ),
-    # Not reproduced: levels and hues in floating point, not rounded between the steps. Its least
-    # IoU is never enforced, so that five of its six options are alike.
-    "ssd.pytorch": Augmentation(
-        hue=(-18, 18),
-        channel_swap_probability=0.5,
-        crop_options=(None, 0, 0, 0, 0, 0),
-        interpolations=("linear",),
-        **_OTHERS,
-    ),
-    # Not reproduced: as for ssd.pytorch, of which it repaired the least IoU.
-    "lufficc": Augmentation(
-        hue=(-18, 18),
-        channel_swap_probability=0.5,
-        crop_options=(None, 0, 0.1, 0.3, 0.7, 0.9),
-        interpolations=("linear",),
-        **_OTHERS,
-    ),
+    # Its least IoU is never enforced: five of its six options are alike. Not reproduced: levels and
+    # hues in floating point, not rounded between the steps.
+    "ssd.pytorch": _SSD_PYTORCH,
+    # The same with the least IoU repaired.
+    "lufficc": replace(_SSD_PYTORCH, crop_options=(None, 0, 0.1, 0.3, 0.7, 0.9)),
     # Not reproduced: contrast and saturation as mixtures with grey, all four in random order, and
     # Pillow's resizing, which smooths what it shrinks.
-    "sgrvinod": Augmentation(
+    "sgrvinod": replace(
+        _SSD_PYTORCH,
         brightness=(0, 0),
         brightness_factor=(0.5, 1.5),
         hue=(-360 * 18 / 255, 360 * 18 / 255),
-        fill=(124, 116, 104),
-        interpolations=("linear",),
-        **_OTHERS,
+        channel_swap_probability=0,
+        fill=(124, 116, 104),  # ImageNet's mean, in whole levels
+        crop_options=(None, 0, 0.1, 0.3, 0.5, 0.7, 0.9),
     ),
 }
 

@@ -493,6 +493,16 @@ def test_none_is_a_resize():
     torch.testing.assert_close(moved["boxes"], target["boxes"])
 
 
+def test_the_canvas_is_not_distorted():
+    image, target = noise(10, 10), {"boxes": torch.zeros(0, 4)}
+    geometry = Geometry((10, 10), (20, 20), (0, 0), (0, 0, 20, 20), (False, False), 20)
+    result, _ = apply(image, target, Plan(Distortion(brightness=30, saturation=0.5), geometry))
+    assert (result[11:] == geometry.fill).all()
+    assert np.array_equal(
+        result[:10, :10], distort(image, Distortion(brightness=30, saturation=0.5))
+    )
+
+
 def test_views_are_welcome():
     image = noise(24, 24)
     plan = sample(np.random.default_rng(3), CAFFE, (24, 24), torch.zeros(0, 4), 20)
@@ -793,6 +803,9 @@ def test_an_index_outside_ends_the_iteration():
         ({"crop_options": ()}, "crop_options must not be empty"),
         ({"crop_options": (None, 1.1)}, "crop_options must be between 0 and 1, not 1.1"),
         ({"crop_trials": 0}, "crop_trials must be at least 1, not 0"),
+        ({"hue": 18}, "hue must be a range .* not 18"),
+        ({"contrast": (1, 1, 1)}, r"contrast .* not \(1, 1, 1\)"),
+        ({"fill": (0, 0)}, r"fill must be three levels, RGB, not \(0, 0\)"),
         ({"fill": (0, 256, 0)}, "fill must be between 0 and 255, not 256"),
         ({"interpolations": ()}, "interpolations must not be empty"),
         ({"interpolations": ("linear", "bilinear")}, "must be among linear, .*, not 'bilinear'"),
