@@ -32,8 +32,9 @@ def evaluate_coco(
 
     Returns
     -------
-    AP (over classes and the thresholds .50, .55, ..., .95), AP50, AP75, AP of small, medium and large objects, and recalls with 1, 10 and 100
-    detections to an image (AR1, AR10, AR100) and by size; nan where there was no such object.
+    AP (the mean over classes and the thresholds .50, .55, ..., .95), AP50, AP75, AP of small,
+    medium and large objects, and recalls with 1, 10 and 100 detections to an image (AR1, AR10,
+    AR100) and by size; nan where there was no such object.
 
     Raises
     ------
