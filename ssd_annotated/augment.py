@@ -579,14 +579,11 @@ def move(target: dict[str, object], geometry: Geometry) -> dict[str, object]:
     boxes = target["boxes"]
     check_fractions(boxes)
     pixels = boxes.double().numpy(force=True) * np.tile(geometry.source, 2)
-    steps = geometry.steps
-    on_canvas = map_boxes(steps["expand"], pixels)
-    crop = np.array(geometry.crop)
-    clipped = np.clip(on_canvas, np.tile(crop[:2], 2), np.tile(crop[2:], 2))
-    result = map_boxes(steps["resize"] @ steps["flip"] @ steps["crop"], clipped)
-    moved = torch.from_numpy(np.clip(result / geometry.image_size, 0, 1)).to(boxes)
-    inside = torch.from_numpy(centres_inside(crop[None], on_canvas)[0]).to(boxes.device)
-    kept = inside & (moved[:, :2] < moved[:, 2:]).all(dim=1)
+    result = map_boxes(geometry.matrix, pixels) / geometry.image_size
+    moved = torch.from_numpy(np.clip(result, 0, 1)).to(boxes)
+    on_canvas = map_boxes(geometry.steps["expand"], pixels)
+    inside = centres_inside(np.array([geometry.crop]), on_canvas)[0]
+    kept = torch.from_numpy(inside).to(boxes.device) & (moved[:, :2] < moved[:, 2:]).all(dim=1)
     return {name: _keep(name, thing, kept) for name, thing in {**target, "boxes": moved}.items()}
 
 
