@@ -71,7 +71,7 @@ def edit(file: Path, old: str, new: str) -> None:
 
 
 def test_an_item_is_an_image_and_a_target(folder):
-    flags = "<difficult>1</difficult><truncated>1</truncated>"
+    flags = "<difficult>1</difficult><truncated>True</truncated>"
     write(
         folder, "c", object_xml("dog", (1, 1, 20, 30), flags), object_xml("emu", (1, 1, 9, 9), "")
     )
@@ -245,7 +245,9 @@ def test_a_square_cannot_say_which_way_up(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-@pytest.mark.parametrize("block", [None, b"", b"Exif\0\0", b"MM\0*\0\0\0\x08\0\x01\x01", b"?" * 9])
+@pytest.mark.parametrize(
+    "block", [None, b"", b"Exif\0\0", b"Exif\0\0MM\0*", b"MM\0*\0\0\0\x08\0\x01\x01", b"?" * 9]
+)
 def test_nonsense_in_exif_is_no_orientation(block):
     assert voc.read_orientation(block) == 1
 
@@ -266,6 +268,7 @@ def spoilt_box(**sides: object):
 
 BAD_OBJECTS = {
     "one column": (spoilt_box(xmax=11), "degenerate box: xmin 11, ymin 7, xmax 11, ymax 21"),
+    "one row": (spoilt_box(ymax=7), "degenerate box: xmin 11, ymin 7, xmax 20, ymax 7"),
     "upside down": (spoilt_box(ymax=6), "degenerate box: xmin 11, ymin 7, xmax 20, ymax 6"),
     "left": (spoilt_box(xmin=-1), "box outside the image: xmin -1, .*image is 40 × 30"),
     "top": (spoilt_box(ymin=-0.5), "box outside the image: .*ymin -0.5"),
@@ -434,13 +437,17 @@ def test_images_that_change_or_vanish_later_are_named(folder):
         dataset[0]
     with pytest.raises(FileNotFoundError, match=r"b\.png"):
         dataset[1]
+    (folder / "JPEGImages/b.png").touch()
+    with pytest.raises(ValueError, match=r"b\.png: corrupt image"):
+        dataset[1]
+    (folder / "JPEGImages/b.png").unlink()
     dataset.verify()
     assert len(dataset) == survey(dataset).images == 0
     assert [problem.file.name for problem in dataset.problems] == ["a.png", "b.png"]
 
 
 def test_a_long_report_is_cut(folder):
-    (folder / "ImageSets/Main/train.txt").write_text("a\nb\n" + "b\n" * 5 + "c\nd\n")
+    (folder / "ImageSets/Main/train.txt").write_text("a\nc\nb\n" + "b\n" * 5 + "d\n")
     lines = VOCFolder([(folder, "train")], on_bad="skip").report(most=3).splitlines()
     assert lines[:3] == [
         "images: 2, objects: 3, problems: 7",

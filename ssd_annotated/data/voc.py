@@ -213,7 +213,7 @@ class VOCFolder(Dataset):
 
 def check_sets(sets: Sequence[tuple[str | Path, str]]) -> list[tuple[Path, str]]:
     """Turn roots into paths; a ValueError if these are no (root, image set) pairs, or none."""
-    pairs = [] if isinstance(sets, str) else list(sets)
+    pairs = list(sets)
     if not pairs or not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
         raise ValueError(f"sets must be a list of (root, image set) pairs, not {sets!r}")
     return [(Path(root), image_set) for root, image_set in pairs]
@@ -221,7 +221,7 @@ def check_sets(sets: Sequence[tuple[str | Path, str]]) -> list[tuple[Path, str]]
 
 def check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
     """Raise a ValueError unless the names are different and ``"background"`` stands first."""
-    names = () if isinstance(class_names, str) else tuple(class_names)
+    names = tuple(class_names)
     if len(names) < 2 or names[0] != "background" or len(set(names)) < len(names):
         raise ValueError(
             f"class_names must be 'background' and then different names, not {class_names!r}"
