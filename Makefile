@@ -10,6 +10,7 @@ export MALLOC_TRIM_THRESHOLD_ := 4000000000
 export MALLOC_MMAP_THRESHOLD_ := 4000000000
 # Torch's threads spin while they wait for each other. Where other programs want the cores too, that
 # cost most of the speed: 17 and 9 images/s of training, against 60 and 41 with threads that sleep.
+# (With two cores to itself sleeping costs an eighth: 107 instead of 123.)
 export OMP_WAIT_POLICY := passive
 # One chapter for sync and execute, for example CHAPTER=05-matching; all without it.
 CHAPTER ?=
