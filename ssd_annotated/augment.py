@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssd_annotated.boxes import check_boxes, pairwise_iou
+from ssd_annotated.transforms import check_image
 
 Pair = tuple[float, float]
 
@@ -485,16 +486,6 @@ def apply(
     check_image(image)
     moved = move(target, plan.geometry)
     return warp(distort(image, plan.distortion), plan.geometry), moved
-
-
-def check_image(image: np.ndarray) -> None:
-    """Refuse what is no 8-bit RGB array (height, width, 3) with at least one pixel."""
-    if not isinstance(image, np.ndarray):
-        raise TypeError(f"an image must be a NumPy array, not {type(image).__name__}")
-    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"an image must have shape (height, width, 3), not {image.shape}")
-    if image.dtype != np.uint8:
-        raise ValueError(f"an image must be uint8 RGB, not {image.dtype}")
 
 
 def distort(

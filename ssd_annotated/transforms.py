@@ -26,12 +26,7 @@ def prepare(image: UInt8[np.ndarray, "h w 3"], recipe: Recipe) -> Float[Tensor, 
     TypeError
         If it is no array: OpenCV, for one, returns None for a file it cannot read.
     """
-    if not isinstance(image, np.ndarray):
-        raise TypeError(f"an image must be a NumPy array, not {type(image).__name__}")
-    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"an image must have shape (height, width, 3), not {image.shape}")
-    if image.dtype != np.uint8:
-        raise ValueError(f"an image must be uint8 RGB, not {image.dtype}")
+    check_image(image)
     side = recipe.image_size
     resized = _resize(image, side, recipe.resize)
     # Contiguous and writeable, as torch wants its memory; an array of Pillow's, for one, is not.
@@ -42,6 +37,16 @@ def prepare(image: UInt8[np.ndarray, "h w 3"], recipe: Recipe) -> Float[Tensor, 
     if normalised.shape[1:] == (side, side):
         return normalised
     return interpolate(normalised[None], (side, side), mode="bilinear", align_corners=False)[0]
+
+
+def check_image(image: np.ndarray) -> None:
+    """Refuse what is no 8-bit RGB array (height, width, 3) with at least one pixel."""
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"an image must be a NumPy array, not {type(image).__name__}")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"an image must have shape (height, width, 3), not {image.shape}")
+    if image.dtype != np.uint8:
+        raise ValueError(f"an image must be uint8 RGB, not {image.dtype}")
 
 
 def _resize(image: UInt8[np.ndarray, "h w 3"], side: int, how: str) -> UInt8[np.ndarray, "H W 3"]:
