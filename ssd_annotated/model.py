@@ -222,10 +222,7 @@ def _class_names(num_classes: int, names: tuple[str, ...] | None) -> tuple[str, 
     """The names given, or numbers."""
     if num_classes < 2:
         raise ValueError(f"num_classes counts background too: at least 2, not {num_classes}")
-    names = names or ("background", *map(str, range(1, num_classes)))
-    if len(names) != num_classes:
-        raise ValueError(f"{len(names)} class names for {num_classes} classes")
-    return tuple(names)
+    return tuple(names or ("background", *map(str, range(1, num_classes))))
 
 
 def _build_tiny(spec: ModelSpec, recipe: Recipe) -> SSD:

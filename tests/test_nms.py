@@ -101,10 +101,8 @@ def test_the_defaults_are_caffes():
     assert_is(postprocess(predictions, priors, max_detections=10_000)[0], rows)
 
 
-def test_torchvisions_postprocessing():
-    # torchvision clips its boxes first; these priors and offsets stay inside the image.
-    (offsets, logits), priors = random_case(3, 200, classes=6, seed=1, spread=0.2)
-    priors[:, :2] = 0.3 + 0.4 * priors[:, :2]
+def assert_torchvision_finds(found, offsets, logits, priors):
+    """torchvision's own post-processing of the same predictions gives the same detections."""
     theirs = SSD.postprocess_detections(
         SimpleNamespace(
             box_coder=BoxCoder((10.0, 10.0, 5.0, 5.0)),
@@ -114,12 +112,19 @@ def test_torchvisions_postprocessing():
             detections_per_img=200,
         ),
         {"bbox_regression": offsets, "cls_logits": logits},
-        [cxcywh_to_xyxy(priors)] * 3,
-        [(1, 1)] * 3,
+        [cxcywh_to_xyxy(priors)] * len(offsets),
+        [(1, 1)] * len(offsets),
     )
-    for found, expected in zip(postprocess((offsets, logits), priors), theirs, strict=True):
+    for ours, expected in zip(found, theirs, strict=True):
         for name in ("boxes", "scores", "labels"):
-            torch.testing.assert_close(getattr(found, name), expected[name])
+            torch.testing.assert_close(getattr(ours, name), expected[name])
+
+
+def test_torchvisions_postprocessing():
+    # torchvision clips its boxes first; these priors and offsets stay inside the image.
+    (offsets, logits), priors = random_case(3, 200, classes=6, seed=1, spread=0.2)
+    priors[:, :2] = 0.3 + 0.4 * priors[:, :2]
+    assert_torchvision_finds(postprocess((offsets, logits), priors), offsets, logits, priors)
 
 
 # ---------------------------------------------------------------- properties
@@ -354,22 +359,8 @@ def test_torchvisions_postprocessing_with_its_clipping_and_its_limit():
     offsets[..., 2:] *= 30
     priors[:, 2:] /= 60
     settings = {"max_log_size": math.log(1000 / 16), "clip": True}
-    theirs = SSD.postprocess_detections(
-        SimpleNamespace(
-            box_coder=BoxCoder((10.0, 10.0, 5.0, 5.0)),
-            score_thresh=0.01,
-            topk_candidates=400,
-            nms_thresh=0.45,
-            detections_per_img=200,
-        ),
-        {"bbox_regression": offsets, "cls_logits": logits},
-        [cxcywh_to_xyxy(priors)] * 2,
-        [(1, 1)] * 2,
-    )
     found = postprocess((offsets, logits), priors, **settings)
-    for ours, expected in zip(found, theirs, strict=True):
-        for name in ("boxes", "scores", "labels"):
-            torch.testing.assert_close(getattr(ours, name), expected[name])
+    assert_torchvision_finds(found, offsets, logits, priors)
     for idle in ({"max_log_size": None}, {"clip": False}):
         without = postprocess((offsets, logits), priors, **(settings | idle))
         assert not torch.equal(found[0].boxes, without[0].boxes), f"{idle} changes nothing here"
