@@ -192,6 +192,7 @@ def tiny_ssd(
     image_size: int = 256,
     widths: tuple[int, ...] = (16, 32, 64, 128, 128, 128),
     class_names: tuple[str, ...] | None = None,
+    priors: PriorSpec | None = None,
 ) -> SSD:
     """Build d2l's TinySSD: six down-sampling blocks and a global pooling, heads on five maps.
 
@@ -205,6 +206,8 @@ def tiny_ssd(
         Channels of the six blocks.
     class_names
         `num_classes` names, the first for background; "1", "2", ... if not given.
+    priors
+        For the feature maps of `tiny_priors(image_size)`, which are d2l's own and the default.
 
     Notes
     -----
@@ -214,7 +217,7 @@ def tiny_ssd(
     if image_size < 64:
         raise ValueError(f"image_size must be at least 64 pixels, not {image_size}")
     names = _class_names(num_classes, class_names)
-    spec = ModelSpec("tiny_ssd", num_classes, tuple(widths), tiny_priors(image_size))
+    spec = ModelSpec("tiny_ssd", num_classes, tuple(widths), priors or tiny_priors(image_size))
     return _build_tiny(spec, Recipe(image_size, names))
 
 
@@ -228,6 +231,12 @@ def _class_names(num_classes: int, names: tuple[str, ...] | None) -> tuple[str, 
 def _build_tiny(spec: ModelSpec, recipe: Recipe) -> SSD:
     if len(spec.widths) != 6 or min(spec.widths) < 1:
         raise ValueError(f"widths must be six positive numbers of channels, not {spec.widths}")
+    maps = tiny_priors(recipe.image_size).feature_maps
+    if tuple(spec.priors.feature_maps) != maps:
+        raise ValueError(
+            f"tiny_ssd has feature maps of {maps} cells a side at {recipe.image_size} pixels, but "
+            f"the priors are for {spec.priors.feature_maps}"
+        )
     inputs = (3, *spec.widths)
     blocks = [down_block(i, o) for i, o in pairwise(inputs)]
     extras = [*blocks[3:], nn.AdaptiveMaxPool2d(1)]

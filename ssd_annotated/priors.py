@@ -5,7 +5,7 @@ every feature map carries a handful, of the map's own size and of several shapes
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import Literal
 
@@ -177,6 +177,24 @@ def paper_scales(num_maps: int, smallest: float = 0.2, largest: float = 0.9) -> 
     if num_maps < 2:
         raise ValueError(f"num_maps must be at least 2 (eq. 4 divides by m - 1), not {num_maps}")
     return [smallest + (largest - smallest) * k / (num_maps - 1) for k in range(num_maps)]
+
+
+def rescale_priors(spec: PriorSpec, smallest: float, largest: float) -> PriorSpec:
+    """Fit priors to other objects: the same maps and shapes, sizes from `smallest` to `largest`.
+
+    The sizes are spread evenly over the maps (eq. 4), and the last extra square is the geometric
+    mean of the last size and the one that would come next.
+
+    Raises
+    ------
+    ValueError
+        Unless 0 < smallest ≤ largest.
+    """
+    if not 0 < smallest <= largest:
+        raise ValueError(f"sizes must rise from above 0, not from {smallest} to {largest}")
+    sizes = paper_scales(len(spec.feature_maps), smallest, largest)
+    beyond = 2 * sizes[-1] - sizes[-2]
+    return replace(spec, sizes=tuple(sizes), last_extra=math.sqrt(sizes[-1] * beyond))
 
 
 def tiny_priors(image_size: int) -> PriorSpec:

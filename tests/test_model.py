@@ -28,7 +28,7 @@ from ssd_annotated.model import (
     ssd512_vgg16,
     tiny_ssd,
 )
-from ssd_annotated.priors import PRESETS, PriorSpec, make_priors
+from ssd_annotated.priors import PRESETS, PriorSpec, make_priors, rescale_priors, tiny_priors
 from ssd_annotated.train import train
 
 # Layers this small are one thread's work; more threads only wait for each other.
@@ -580,3 +580,15 @@ def test_a_recipe_of_another_size_or_other_classes_is_refused():
 def test_the_name_of_a_preset_is_no_preset():
     with refuses(r"priors must be a PriorSpec, such as PRESETS\['paper'\], not 'paper'", TypeError):
         ssd300_vgg16(priors="paper")
+
+
+def test_tiny_with_priors_of_other_sizes():
+    priors = rescale_priors(tiny_priors(128), 0.05, 0.5)
+    model = tiny_ssd(3, image_size=128, priors=priors)
+    assert torch.equal(model.priors, make_priors(priors))
+    assert not torch.equal(model.priors, tiny_ssd(3, image_size=128).priors)
+
+
+def test_tiny_refuses_priors_for_other_maps():
+    with refuses(r"\(16, 8, 4, 2, 1\) cells a side at 128 pixels, .* \(32, 16, 8, 4, 1\)"):
+        tiny_ssd(3, image_size=128, priors=tiny_priors(256))

@@ -13,7 +13,14 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from ssd_annotated.boxes import cxcywh_to_xyxy
-from ssd_annotated.priors import PRESETS, PriorSpec, make_priors, paper_scales, tiny_priors
+from ssd_annotated.priors import (
+    PRESETS,
+    PriorSpec,
+    make_priors,
+    paper_scales,
+    rescale_priors,
+    tiny_priors,
+)
 
 MAPS = (38, 19, 10, 5, 3, 1)
 VOC_PX, COCO_PX = (30, 60, 111, 162, 213, 264, 315), (21, 45, 99, 153, 207, 261, 315)
@@ -437,3 +444,26 @@ def test_a_spec_that_cannot_be_is_refused(change, message):
     PriorSpec(**good)
     with refuses(message):
         PriorSpec(**(good | change))
+
+
+# ---------------------------------------------------------------- rescaled
+
+
+def test_rescaled_to_d2ls_own_ends_gives_d2l():
+    rescaled = rescale_priors(tiny_priors(256), 0.2, 0.88)
+    for found, published in zip(rescaled.square_sizes, PRESETS["d2l"].square_sizes):
+        assert found == pytest.approx(published, abs=6e-4)  # the book prints three digits
+
+
+def test_rescaling_keeps_everything_but_the_sizes():
+    spec = PRESETS["ssd.pytorch"]
+    rescaled = rescale_priors(spec, 0.05, 0.5)
+    assert replace(rescaled, sizes=spec.sizes, last_extra=spec.last_extra) == spec
+    assert rescaled.sizes == pytest.approx((0.05, 0.14, 0.23, 0.32, 0.41, 0.5))
+    assert rescaled.last_extra == pytest.approx(math.sqrt(0.5 * 0.59))
+
+
+@pytest.mark.parametrize("ends", [(0, 0.5), (-0.1, 0.5), (0.5, 0.4), (math.nan, 0.5)])
+def test_sizes_that_do_not_rise_are_refused(ends):
+    with refuses(f"not from {ends[0]} to {ends[1]}"):
+        rescale_priors(PRESETS["paper"], *ends)
