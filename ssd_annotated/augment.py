@@ -1,35 +1,31 @@
-"""Augmentation: what is drawn by lot for every training image, and one warp that does it.
+"""Augmentation: what is drawn by lot for every training image, and the data set that draws it.
 
-Two halves, kept apart: `sample` draws a `Plan`, a record of plain numbers, and `apply` follows it.
-The geometry of a plan is a chain of affine maps, multiplied into one before a pixel is touched.
+All chance is in this module. `sample` draws a `Plan`, and `warp.apply` follows it.
 """
 
 import math
 import operator
 from dataclasses import dataclass, fields, replace
-from functools import reduce
-from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64, Real, UInt8
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssd_annotated.boxes import check_boxes, pairwise_iou
+from ssd_annotated.boxes import pairwise_iou
 from ssd_annotated.transforms import check_image
+from ssd_annotated.warp import (
+    INTERPOLATIONS,
+    Distortion,
+    Geometry,
+    Pair,
+    Plan,
+    apply,
+    centres_inside,
+    check_fractions,
+)
 
-Pair = tuple[float, float]
-
-#: A warp cannot average over areas; for it, as for OpenCV's own `warpAffine`, "area" is bilinear.
-INTERPOLATIONS = {
-    "linear": cv2.INTER_LINEAR,
-    "area": cv2.INTER_LINEAR,
-    "nearest": cv2.INTER_NEAREST,
-    "cubic": cv2.INTER_CUBIC,
-    "lanczos4": cv2.INTER_LANCZOS4,
-}
 #: Between which numbers a range of `Augmentation` may lie.
 _LIMITS = {
     "brightness": (-255, 255),
@@ -206,90 +202,6 @@ AUGMENTATIONS = {
 }
 
 
-# --- The plan -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Distortion:
-    """What becomes of the colours: the values drawn, in the units of `Augmentation`."""
-
-    brightness: float = 0.0
-    brightness_factor: float = 1.0
-    contrast: float = 1.0
-    saturation: float = 1.0
-    hue: float = 0.0
-    wrap_hue: bool = False
-    contrast_first: bool = True
-    channels: tuple[int, int, int] = (0, 1, 2)
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where everything goes: expand, crop, flip, resize, in whole pixels until the last step.
-
-    Parameters
-    ----------
-    source
-        Width and height of the image.
-    canvas, place
-        Width and height of the canvas, and where on it the image's top left corner lies.
-    crop
-        ``xyxy`` pixels of the canvas.
-    flips
-        Whether left and right, and top and bottom, change places.
-    image_size
-        Side of the result.
-    interpolation, fill
-        As in `Augmentation`.
-    """
-
-    source: tuple[int, int]
-    canvas: tuple[int, int]
-    place: tuple[int, int]
-    crop: tuple[int, int, int, int]
-    flips: tuple[bool, bool]
-    image_size: int
-    interpolation: str = "linear"
-    fill: tuple[int, int, int] = (123, 117, 104)
-
-    @property
-    def steps(self) -> dict[str, Float64[np.ndarray, "3 3"]]:
-        """Each step as the matrix that takes (x, y, 1) from its input's pixels to its output's.
-
-        Coordinates are continuous: pixel i reaches from i to i + 1, and its centre is at i + ½.
-        """
-        left, top, right, bottom = self.crop
-        size = np.array([right - left, bottom - top])
-        flips = np.array(self.flips)
-        return {
-            "expand": affine(shift=self.place),
-            "crop": affine(shift=(-left, -top)),
-            "flip": affine(scale=np.where(flips, -1, 1), shift=np.where(flips, size, 0)),
-            "resize": affine(scale=self.image_size / size),
-        }
-
-    @property
-    def matrix(self) -> Float64[np.ndarray, "3 3"]:
-        """All steps at once: from pixels of the source to pixels of the result."""
-        return reduce(lambda before, step: step @ before, self.steps.values())
-
-
-class Plan(NamedTuple):
-    """All that will be done to one image and its target."""
-
-    distortion: Distortion
-    geometry: Geometry
-
-
-def affine(
-    scale: Real[np.ndarray, "2"] | Pair = (1, 1), shift: Real[np.ndarray, "2"] | Pair = (0, 0)
-) -> Float64[np.ndarray, "3 3"]:
-    """The matrix of (x, y) ↦ (scale_x · x + shift_x, scale_y · y + shift_y)."""
-    matrix = np.diag([*scale, 1]).astype(np.float64)
-    matrix[:2, 2] = shift
-    return matrix
-
-
 # --- Drawing a plan -------------------------------------------------------------------------------
 
 
@@ -324,17 +236,6 @@ def sample(
         fill=augmentation.fill,
     )
     return Plan(distortion, geometry)
-
-
-def check_fractions(boxes: Tensor) -> None:
-    """Refuse boxes that are none, or that lie outside the image: most likely they are pixels."""
-    check_boxes(boxes)
-    outside = ((boxes < -1e-4) | (boxes > 1 + 1e-4)).any(dim=1)
-    if outside.any():
-        row = int(outside.nonzero()[0])
-        raise ValueError(
-            f"boxes[{row}] = {boxes[row].tolist()} must be fractions of the image, from 0 to 1"
-        )
 
 
 def sample_distortion(rng: np.random.Generator, augmentation: Augmentation) -> Distortion:
@@ -450,150 +351,6 @@ def _meets(
     return (good & centres_inside(crops, boxes) if keep_one else good).any(axis=1)
 
 
-def centres_inside(
-    crops: Real[np.ndarray, "N 4"], boxes: Float64[np.ndarray, "G 4"]
-) -> Bool[np.ndarray, "N G"]:
-    """Which boxes have their centre in which crop, its edge included."""
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    low, high = crops[:, None, :2], crops[:, None, 2:]
-    return ((low <= centres) & (centres <= high)).all(axis=2)
-
-
-# --- Following it ---------------------------------------------------------------------------------
-
-
-def apply(
-    image: UInt8[np.ndarray, "h w 3"], target: dict[str, object], plan: Plan
-) -> tuple[UInt8[np.ndarray, "H W 3"], dict[str, object]]:
-    """Distort the colours, warp the pixels once, and move the boxes along.
-
-    Parameters
-    ----------
-    image
-        8-bit RGB, of the size that the plan was drawn for. It is left as it is.
-    target
-        ``boxes`` (G, 4) in ``xyxy`` fractions, and whatever else: tensors of G rows lose the rows
-        of lost objects, numbers and other things stay.
-
-    Raises
-    ------
-    ValueError
-        If the image is not uint8 (height, width, 3) of the plan's size, a box is none, or a tensor
-        has neither G rows nor no dimension at all.
-    TypeError
-        If the image is no array.
-    """
-    check_image(image)
-    moved = move(target, plan.geometry)
-    return warp(distort(image, plan.distortion), plan.geometry), moved
-
-
-def distort(
-    image: UInt8[np.ndarray, "h w 3"], distortion: Distortion
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Brightness, contrast, saturation, hue and order of the channels, folded together.
-
-    Brightness and contrast are one look-up table, saturation and hue one pass in HSV. Only a
-    contrast that comes after a change of colour needs a table of its own.
-    """
-    d = distortion
-    brightness, contrast = (d.brightness_factor, d.brightness), (d.contrast, 0.0)
-    coloured = (d.saturation, d.hue) != (1, 0)
-    late = coloured and not d.contrast_first
-    table = level_table([brightness] if late else [brightness, contrast])
-    image = cv2.LUT(np.ascontiguousarray(image), table)
-    if coloured:
-        image = shift_colours(image, d.saturation, d.hue, d.wrap_hue)
-    if late:
-        image = cv2.LUT(image, level_table([contrast]))
-    return image if d.channels == (0, 1, 2) else np.ascontiguousarray(image[..., d.channels])
-
-
-def level_table(steps: list[Pair]) -> UInt8[np.ndarray, "256"]:
-    """What becomes of each level after steps of (factor, addend), each rounded and clipped."""
-    levels = np.arange(256.0)
-    for factor, addend in steps:
-        levels = np.clip(np.rint(levels * factor + addend), 0, 255)
-    return levels.astype(np.uint8)
-
-
-def shift_colours(
-    image: UInt8[np.ndarray, "h w 3"], saturation: float, hue: float, wrap_hue: bool
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Multiply S and add to H (degrees) in 8-bit HSV, where H counts 0 to 179 in steps of 2°.
-
-    Caffe passes through HSV twice, once for each, which rounds once more.
-    """
-    levels = np.arange(256.0)
-    hues = np.rint(levels + hue / 2)
-    hues = (hues if wrap_hue else np.maximum(hues, 0)) % 180
-    saturations = np.clip(np.rint(levels * saturation), 0, 255)
-    tables = np.stack([hues, saturations, levels], axis=1)[None].astype(np.uint8)
-    hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), tables)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-
-
-def warp(image: UInt8[np.ndarray, "h w 3"], geometry: Geometry) -> UInt8[np.ndarray, "H W 3"]:
-    """Expand, crop, flip and resize in one go: every pixel of the result is looked up once.
-
-    Notes
-    -----
-    Pixels are interpolated the way that the plan drew: nearest, bilinear, bicubic or Lanczos, as
-    Caffe's resize would, so that a network sees what each of them does to edges. "area", Caffe's
-    fifth, becomes bilinear, since a warp only looks up and never averages. Where much is shrunk
-    it therefore aliases, as `cv2.resize` does with anything but "area".
-
-    Beyond the image there is `fill` if it was expanded; if not, its outermost pixels go on. At the
-    edge of a crop the pixels just outside still count, where a resized slice cannot know them.
-    """
-    size = image.shape[1::-1]
-    if size != geometry.source:
-        raise ValueError(f"the plan is for (width, height) = {geometry.source}, not {size}")
-    # OpenCV counts from the centre of the first pixel, not from its corner.
-    to_corner, to_centre = affine(shift=(0.5, 0.5)), affine(shift=(-0.5, -0.5))
-    expanded = geometry.canvas != geometry.source
-    return cv2.warpAffine(
-        image,
-        (to_centre @ geometry.matrix @ to_corner)[:2],
-        (geometry.image_size, geometry.image_size),
-        flags=INTERPOLATIONS[geometry.interpolation],
-        borderMode=cv2.BORDER_CONSTANT if expanded else cv2.BORDER_REPLICATE,
-        borderValue=geometry.fill,
-    )
-
-
-def move(target: dict[str, object], geometry: Geometry) -> dict[str, object]:
-    """Take the objects along: drop those whose centre is cut off, clip the boxes of the others.
-
-    An object of which no area is left, in its boxes' precision, is dropped too: it has no offsets.
-    """
-    boxes = target["boxes"]
-    check_fractions(boxes)
-    pixels = boxes.double().numpy(force=True) * np.tile(geometry.source, 2)
-    result = map_boxes(geometry.matrix, pixels) / geometry.image_size
-    moved = torch.from_numpy(np.clip(result, 0, 1)).to(boxes)
-    on_canvas = map_boxes(geometry.steps["expand"], pixels)
-    inside = centres_inside(np.array([geometry.crop]), on_canvas)[0]
-    kept = torch.from_numpy(inside).to(boxes.device) & (moved[:, :2] < moved[:, 2:]).all(dim=1)
-    return {name: _keep(name, thing, kept) for name, thing in {**target, "boxes": moved}.items()}
-
-
-def map_boxes(
-    matrix: Float64[np.ndarray, "3 3"], boxes: Float64[np.ndarray, "G 4"]
-) -> Float64[np.ndarray, "G 4"]:
-    """Map two corners of each box and sort them again, since a flip exchanges them."""
-    corners = boxes.reshape(-1, 2, 2) @ matrix[:2, :2].T + matrix[:2, 2]
-    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-
-
-def _keep(name: str, thing: object, kept: Bool[Tensor, "G"]) -> object:
-    if not isinstance(thing, Tensor) or thing.ndim == 0:
-        return thing
-    if len(thing) != len(kept):
-        raise ValueError(f"{name} has {len(thing)} rows for {len(kept)} boxes")
-    return thing[kept]
-
-
 # --- A data set -----------------------------------------------------------------------------------
 
 #: A data set may draw its own scenes from (seed, ..., index): the two must not throw the same dice.
@@ -603,7 +360,8 @@ _STREAM = int.from_bytes(b"augment", "big")
 class Augmented(Dataset):
     """A data set seen through an augmentation: every epoch anew, and the same for everybody.
 
-    Item i of epoch e depends on the seed, e and i, and on nothing else: neither on the number of
+    ``augmented[index, epoch]`` is an item as that epoch shows it; ``augmented[index]`` is epoch 0.
+    It depends on the seed, the epoch and the index, and on nothing else: neither on the number of
     workers nor on what was asked for before. A run that is resumed sees what it would have seen.
 
     Parameters
@@ -616,6 +374,15 @@ class Augmented(Dataset):
         Side of the results in pixels: that of the model's recipe.
     seed
         At least 0.
+
+    Raises
+    ------
+    TypeError
+        If a key is neither a whole number nor two of them.
+    IndexError
+        If the data set has no such index. It may count from the end, as a list's.
+    ValueError
+        If the epoch is negative.
     """
 
     def __init__(
@@ -626,28 +393,29 @@ class Augmented(Dataset):
                 raise ValueError(f"{name} must be at least {least}, not {value}")
         self.dataset, self.augmentation = dataset, augmentation
         self.image_size, self.seed = image_size, seed
-        # Shared memory, so that workers that live on from epoch to epoch hear of the next one.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-
-    @property
-    def epoch(self) -> int:
-        """The epoch whose items are given now."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Turn to another epoch (from 0): before a loader starts on it, not while one is at it."""
-        if epoch < 0:
-            raise ValueError(f"epoch must be at least 0, not {epoch}")
-        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[UInt8[np.ndarray, "S S 3"], dict[str, object]]:
-        index = range(len(self))[operator.index(index)]  # from the end if negative
+    def __getitem__(
+        self, key: int | tuple[int, int]
+    ) -> tuple[UInt8[np.ndarray, "S S 3"], dict[str, object]]:
+        index, epoch = self._index_and_epoch(key)
         image, target = self.dataset[index]
         check_image(image)
-        rng = np.random.default_rng((_STREAM, self.seed, self.epoch, index))
+        rng = np.random.default_rng((_STREAM, self.seed, epoch, index))
         size = image.shape[1::-1]
         plan = sample(rng, self.augmentation, size, target["boxes"], self.image_size)
         return apply(image, target, plan)
+
+    def _index_and_epoch(self, key: object) -> tuple[int, int]:
+        parts = key if isinstance(key, tuple) else (key, 0)
+        try:
+            index, epoch = map(operator.index, parts)
+        except (TypeError, ValueError):
+            raise TypeError(f"a key must be an index or (index, epoch), not {key!r}") from None
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} is outside a data set of {len(self)} items")
+        if epoch < 0:
+            raise ValueError(f"epoch must be at least 0, not {epoch}")
+        return index % len(self), epoch
