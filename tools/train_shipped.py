@@ -37,7 +37,7 @@ def main() -> None:
     model = tiny_ssd(num_classes=11, image_size=128, class_names=CLASS_NAMES)
     # Every scene is drawn once: 16 images a step that the network has never seen.
     scenes = GraffitiDigits("train", length=16 * arguments.steps)
-    train(model, scenes, arguments.steps, batch_size=16)
+    train(model, scenes, steps=arguments.steps, batch_size=16)
     arguments.out.parent.mkdir(exist_ok=True)
     # Half precision halves the file; the test holds the mAP of what is stored.
     save_model(model, arguments.out, dtype=torch.float16)

@@ -1,0 +1,100 @@
+"""Several processes, one training: who am I, and what do all of us have together?
+
+Alone, without ``torchrun``, every function here does nothing, so that the callers need not ask.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ssd_annotated.loss import LossParts
+
+Thing = TypeVar("Thing")
+
+
+def world_size() -> int:
+    """How many processes train together; 1 if this one is alone."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+@contextmanager
+def launched(device: torch.device) -> Iterator[torch.device]:
+    """Join the other processes if ``torchrun`` started this one, and part from them at the end.
+
+    Yields
+    ------
+    The device of this process: `device` itself, or one GPU of the machine for each process on it.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        yield device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def wrap(model: nn.Module) -> nn.Module:
+    """Let every backward pass average the gradients of all processes.
+
+    On GPUs batch normalisation takes its statistics over all processes too; torch has no such
+    layer for the CPU, where each process normalises its own part of the batch.
+    """
+    if world_size() == 1:
+        return model
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return DistributedDataParallel(model, device_ids=[device.index])
+    return DistributedDataParallel(model)
+
+
+def total(tensor: Tensor) -> Tensor:
+    """The sum of all processes' tensors, detached."""
+    result = tensor.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(result)
+    return result
+
+
+def global_share(parts: LossParts, normalize: str) -> Tensor:
+    """What to multiply a process's loss by, so that the mean over processes is the batch's loss.
+
+    Each process has divided its sums by its own number of positives n_r, but equation (1) divides
+    by the N of the whole batch. The mean over W processes of (sum_r / n_r) · (W n_r / N) is
+    sum / N. The other two ways to normalise count images or priors, of which all processes have
+    the same number: there it is 1.
+    """
+    own = parts.num_positives
+    if normalize != "positives" or world_size() == 1:
+        return torch.ones_like(own)
+    return world_size() * own.clamp(min=1) / total(own).clamp(min=1)
+
+
+def own_part(length: int) -> range:
+    """Which items of a list are this process's: every W-th, so that all have about as many."""
+    return range(rank(), length, world_size())
+
+
+def gather(mine: list[Thing], length: int) -> list[Thing]:
+    """Put the parts of all processes together, in the order of the whole list."""
+    if world_size() == 1:
+        return mine
+    parts: list[list[Thing]] = [[] for _ in range(world_size())]
+    dist.all_gather_object(parts, mine)
+    return [parts[index % world_size()][index // world_size()] for index in range(length)]
