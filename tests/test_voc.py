@@ -11,60 +11,23 @@ import pytest
 import torch
 from PIL import Image
 from refusals import refuses
+from voc_files import CAT, DOG, HEIGHT, WIDTH, edit, noise, object_xml, write, write_two
 
-from ssd_annotated.boxes import xyxy_to_cxcywh
-from ssd_annotated.data import voc
+from ssd_annotated.data.annotation import Problem, read_orientation
 from ssd_annotated.data.graffiti import CLASS_NAMES as DIGITS
 from ssd_annotated.data.graffiti import GraffitiDigits, export_voc
-from ssd_annotated.data.voc import Problem, VOCFolder, survey
+from ssd_annotated.data.voc import VOCFolder
 from ssd_annotated.loss import MultiBoxLoss
 from ssd_annotated.model import Recipe
-from ssd_annotated.priors import PRESETS, make_priors
 from ssd_annotated.transforms import collate
 
 BCCD = Path(__file__).resolve().parents[2] / "shared" / "data" / "bccd"
 needs_bccd = pytest.mark.skipif(not BCCD.is_dir(), reason="the BCCD data set is not here")
-WIDTH, HEIGHT = 40, 30
-CAT, DOG = ("cat", (1, 1, 40, 30)), ("dog", (11, 7, 20, 21))
-
-
-def noise(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """Smooth colours, different in every corner."""
-    corners = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)
-    return cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def object_xml(name: str, box: tuple, more: str = "<difficult>0</difficult>") -> str:
-    sides = "".join(f"<{s}>{v}</{s}>" for s, v in zip(("xmin", "ymin", "xmax", "ymax"), box))
-    return f"<object><name>{name}</name>{more}<bndbox>{sides}</bndbox></object>"
-
-
-def write(root: Path, name: str, *objects: str, size=(WIDTH, HEIGHT), suffix=".png") -> Path:
-    """Add an image and its annotation to a folder and to its set ``train``."""
-    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(root / "JPEGImages" / f"{name}{suffix}"), noise()[:, :, ::-1])
-    file = root / "Annotations" / f"{name}.xml"
-    width, height = size
-    tags = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
-    file.write_text(f"<annotation>{tags}{''.join(objects)}</annotation>")
-    with (root / "ImageSets/Main/train.txt").open("a") as listing:
-        listing.write(f"{name}\n")
-    return file
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two good images, of which tests spoil the second."""
-    write(tmp_path, "a", object_xml(*CAT))
-    write(tmp_path, "b", object_xml(*DOG), object_xml(*CAT))
-    return tmp_path
-
-
-def edit(file: Path, old: str, new: str) -> None:
-    text = file.read_text()
-    assert old in text
-    file.write_text(text.replace(old, new, 1))
+    return write_two(tmp_path)
 
 
 # --- What is in the files comes out ---------------------------------------------------------------
@@ -232,7 +195,7 @@ def test_the_size_says_which_way_up(tmp_path, orientation, size, turns, undecide
     dataset = VOCFolder([(tmp_path, "train")])
     found = dataset[0][0].astype(int)
     assert abs(found - np.rot90(noise(), turns)).mean() < 3
-    assert survey(dataset).undecided == undecided
+    assert dataset.undecided == undecided
     dataset.verify()
 
 
@@ -241,7 +204,7 @@ def test_a_square_cannot_say_which_way_up(tmp_path):
     with_orientation(tmp_path / "JPEGImages/a.png", 6, width=30)
     dataset = VOCFolder([(tmp_path, "train")])
     assert np.array_equal(dataset[0][0], noise(30))
-    assert survey(dataset).undecided == 1
+    assert dataset.undecided == 1
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
@@ -249,7 +212,7 @@ def test_a_square_cannot_say_which_way_up(tmp_path):
     "block", [None, b"", b"Exif\0\0", b"Exif\0\0MM\0*", b"MM\0*\0\0\0\x08\0\x01\x01", b"?" * 9]
 )
 def test_nonsense_in_exif_is_no_orientation(block):
-    assert voc.read_orientation(block) == 1
+    assert read_orientation(block) == 1
 
 
 # --- Bad objects ----------------------------------------------------------------------------------
@@ -298,12 +261,7 @@ def test_a_bad_object_is_named_or_left_out(folder, case):
     file = folder / "Annotations/b.xml"
     spoil(file)
     names = ("background", "cat", "dog")
-    who = {
-        "class": "dgo",
-        "nothing": "background",
-        "no class": "without a name",
-        "blank class": "without a name",
-    }.get(case, "dog")
+    who = NAMED.get(case, "dog")
     with pytest.raises(ValueError, match=rf"b\.xml, object 1 \({who}\): {message}"):
         VOCFolder([(folder, "train")], names)
     dataset = VOCFolder([(folder, "train")], names, on_bad="skip")
@@ -442,7 +400,7 @@ def test_images_that_change_or_vanish_later_are_named(folder):
         dataset[1]
     (folder / "JPEGImages/b.png").unlink()
     dataset.verify()
-    assert len(dataset) == survey(dataset).images == 0
+    assert len(dataset) == 0
     assert [problem.file.name for problem in dataset.problems] == ["a.png", "b.png"]
 
 
@@ -512,47 +470,6 @@ def test_senseless_arguments_are_named(folder, arguments, message):
         VOCFolder(**({"sets": [(folder, "train")]} | arguments))
 
 
-# --- Surveys --------------------------------------------------------------------------------------
-
-
-def test_survey_counts_and_measures(folder):
-    write(folder, "c", object_xml("dog", (1, 1, 20, 30), "<difficult>1</difficult>"))
-    write(folder, "d")
-    edit(folder / "Annotations/a.xml", "<difficult>0", "<truncated>1</truncated><difficult>0")
-    found = survey(VOCFolder([(folder, "train")], ["background", "dog", "owl", "cat"]))
-    assert (found.images, found.empty, found.undecided) == (4, 1, 0)
-    assert found.objects == {"dog": 2, "owl": 0, "cat": 2}
-    assert (found.difficult, found.truncated) == (1, 1)
-    assert found.per_image[0] == 0
-    assert found.per_image[3] == 1
-    assert found.per_image[-1] == 2
-    # Fractions: the cats fill the image, one dog a quarter by a half, the other half the width.
-    np.testing.assert_allclose(found.sizes[0], np.sqrt(0.25 * 0.5), rtol=1e-6)
-    assert found.sizes[-1] == 1
-    np.testing.assert_allclose((found.ratios[0], found.ratios[-1]), (0.5, 1), rtol=1e-6)
-    assert found.uncovered is None
-
-
-def test_survey_of_nothing(tmp_path):
-    write(tmp_path, "a")
-    found = survey(VOCFolder([(tmp_path, "train")], ["background", "cat"]), torch.rand(3, 4))
-    assert found.objects == {"cat": 0}
-    assert found.per_image == (0,) * 7
-    assert found.sizes == found.ratios == ()
-    assert found.uncovered == {}
-
-
-def test_survey_tells_what_the_priors_miss(folder):
-    write(folder, "c", object_xml("dog", (21, 16, 40, 30)))
-    dataset = VOCFolder([(folder, "train")])
-    dog = xyxy_to_cxcywh(dataset[1][1]["boxes"][:1])
-    assert survey(dataset, dog).uncovered == {"cat": 1.0, "dog": 0.5}
-    everything = torch.tensor([[0.5, 0.5, 1, 1]])
-    assert survey(dataset, torch.cat([dog, everything])).uncovered == {"cat": 0.0, "dog": 0.5}
-    half = torch.tensor([[0.25, 0.5, 0.5, 1]])  # IoU with the cats exactly ½: covered
-    assert survey(dataset, half).uncovered["cat"] == 0
-
-
 # --- A real data set ------------------------------------------------------------------------------
 
 
@@ -566,11 +483,7 @@ def test_bccd_has_two_degenerate_boxes():
         ("BloodImage_00343.xml", "object 4 (RBC)"),
     ]
     assert {problem.what.partition(":")[0] for problem in dataset.problems} == {"degenerate box"}
-    found = survey(dataset, make_priors(PRESETS["paper"]))
-    assert (found.images, found.empty, found.undecided) == (364, 0, 0)
-    assert found.objects == {"Platelets": 361, "RBC": 4153, "WBC": 372}
-    assert (found.difficult, found.truncated) == (0, 1131)
-    assert found.uncovered["RBC"] < 0.01 < 0.4 < found.uncovered["Platelets"] < 0.5
+    assert len(dataset) == 364
 
 
 @needs_bccd

@@ -1,0 +1,151 @@
+"""What every folder of annotated images can do, whoever wrote its annotations.
+
+Annotations and the headers of the images are read once; pixels when they are asked for. Whatever is
+wrong is an error that names the file, the object and the value, or is left out, counted and
+reported: never silent.
+"""
+
+import operator
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ssd_annotated.data.annotation import (
+    DataError,
+    Problem,
+    Record,
+    decoding_problem,
+    read_image,
+)
+
+
+class AnnotatedFolder(Dataset):
+    """Images with boxes: records in, items out, and a list of what was left out.
+
+    An item is the image, uint8 RGB (height, width, 3) of its own size, and its target: ``boxes``
+    (G, 4) ``xyxy`` fractions, ``labels`` (G,) 1 … C − 1, ``difficult`` and ``truncated`` (G,).
+    Whoever derives from it calls `_add` for every image, and `_finish` in the end.
+    """
+
+    class_names: tuple[str, ...]
+
+    def __init__(self, on_bad: Literal["raise", "skip"]) -> None:
+        if on_bad not in ("raise", "skip"):
+            raise ValueError(f"on_bad must be 'raise' or 'skip', not {on_bad!r}")
+        self.on_bad = on_bad
+        self.problems: list[Problem] = []
+        self.records: list[Record] = []
+
+    def _add(
+        self,
+        file: Path,
+        image: str,
+        read: Callable[..., tuple[Record, list[Problem]]],
+        *arguments: object,
+    ) -> None:
+        """Add the record that `read` makes of the arguments, or say what is wrong with the image.
+
+        `image` says which of the file's images it is; empty if the file is about one image only.
+        """
+        try:
+            record, problems = read(*arguments)
+        except (DataError, FileNotFoundError) as error:
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            self._leave_out(Problem(file, image, str(error)), kind)
+            return
+        for problem in problems:
+            self._leave_out(problem)
+        self.records.append(record)
+
+    def _leave_out(self, problem: Problem, error: type[Exception] = ValueError) -> None:
+        if self.on_bad == "raise":
+            raise error(str(problem)) from None
+        self.problems.append(problem)
+
+    def _finish(self, class_names: tuple[str, ...] | None) -> None:
+        """Look at every image if bad ones may be left out; see what is left; name the classes."""
+        if self.on_bad == "skip":
+            self.verify()
+        if not self.records:
+            raise ValueError(f"no image is left:\n{self.report()}")
+        self.class_names = class_names or discover(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> tuple[UInt8[np.ndarray, "H W 3"], dict[str, Tensor]]:
+        return read_image(self.records[operator.index(index)]), self.target(index)
+
+    def target(self, index: int) -> dict[str, Tensor]:
+        """The target of an item, without decoding its image."""
+        record = self.records[operator.index(index)]
+        labels = [self.class_names.index(name) for name in record.names]
+        # torch.tensor copies: whoever moves a box in place does not move it for ever.
+        return {
+            "boxes": torch.tensor(record.boxes),
+            "labels": torch.tensor(labels, dtype=torch.int64),
+            "difficult": torch.tensor(record.difficult),
+            "truncated": torch.tensor(record.truncated),
+        }
+
+    @property
+    def undecided(self) -> int:
+        """How many images there are of which nobody can tell which way up they belong."""
+        return sum(record.undecided for record in self.records)
+
+    def verify(self) -> None:
+        """Decode every image once; a corrupt one is an error, or left out with ``"skip"``.
+
+        Only what the decoder notices can be found: files that end early, or are something else.
+
+        Raises
+        ------
+        ValueError
+            If an image is corrupt and `on_bad` is ``"raise"``.
+        """
+        with ThreadPoolExecutor() as pool:
+            found = list(pool.map(decoding_problem, self.records))
+        for problem in filter(None, found):
+            self._leave_out(problem)
+        self.records = [r for r, problem in zip(self.records, found) if problem is None]
+
+    def report(self, most: int = 20) -> str:
+        """Say how much there is, what was left out by kind, and list the first `most` problems."""
+        objects = sum(len(record.names) for record in self.records)
+        problems = len(self.problems)
+        first = f"images: {len(self.records)}, objects: {objects}, problems: {problems}"
+        return "\n".join([first, *list_problems(self.problems, most)])
+
+
+def list_problems(problems: Sequence[Problem], most: int) -> list[str]:
+    """A line for each kind of problem, then for each of the first `most` problems."""
+    kinds = Counter(problem.what.partition(":")[0] for problem in problems)
+    lines = [f"{count} × {kind}" for kind, count in kinds.most_common()]
+    lines += [f"- {problem}" for problem in problems[:most]]
+    return lines + [f"- and {len(problems) - most} more"] * (len(problems) > most)
+
+
+def check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Raise a ValueError unless the names are different and ``"background"`` stands first."""
+    names = tuple(class_names)
+    if len(names) < 2 or names[0] != "background" or len(set(names)) < len(names):
+        raise ValueError(
+            f"class_names must be 'background' and then different names, not {class_names!r}"
+        )
+    return names
+
+
+def discover(records: list[Record]) -> tuple[str, ...]:
+    """``"background"`` and the names that occur, in alphabetical order."""
+    found = sorted({name for record in records for name in record.names})
+    if not found:
+        raise ValueError("no image has an object: give class_names")
+    return ("background", *found)
