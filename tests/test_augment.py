@@ -311,7 +311,7 @@ def test_another_epoch_is_another_view_and_index_alone_is_epoch_0():
 
 
 def test_every_item_and_every_epoch_throws_its_own_dice():
-    never_plain = replace(CAFFE, distort_probability=1, crop_options=(0,))
+    never_plain = replace(CAFFE, distort_probability=1, expand_probability=0)
     same = Augmented(Subset(Noises(), [5] * 6), never_plain, 24)
     views = [digest([same[index, epoch]]) for index in range(6) for epoch in range(6)]
     assert all(a != b for i, a in enumerate(views) for b in views[:i])
