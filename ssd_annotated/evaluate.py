@@ -1,19 +1,24 @@
-"""Evaluation: the average precision of PASCAL VOC.
+"""Evaluation: the average precision of PASCAL VOC, and what stands behind it.
 
 Detections are ranked by their scores, judged one after another, and summarised by the area under
-precision against recall. Only the ranking counts: no score threshold enters.
+precision against recall. Only the ranking counts: no score threshold enters. What the number does
+not say, the tables and the list of mistakes do.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from ssd_annotated.boxes import check_boxes, pairwise_iou
+from ssd_annotated.boxes import area, check_boxes, pairwise_iou
 from ssd_annotated.nms import Detections
 
 MISS, HIT, IGNORED = 0, 1, 2
+NEAR = 0.1  # the IoU from which a false positive has to do with an object (Hoiem et al. 2012)
+KINDS = ("duplicate", "localization", "confusion", "background", "miss")
 
 
 class PrecisionRecall(NamedTuple):
@@ -32,12 +37,40 @@ class Evaluation(NamedTuple):
     """What :func:`evaluate` returns.
 
     `ap` has one entry per class (0 is background), nan where there was no object to find;
-    `mean_ap` is the mean of the others; `curves` maps their labels to their rankings.
+    `mean_ap` is the mean of the others; `curves` maps their labels to their rankings; `objects`
+    counts what there was to find, without the difficult ones.
     """
 
     mean_ap: float
     ap: Float[Tensor, "C"]
     curves: dict[int, PrecisionRecall]
+    objects: Int64[Tensor, "C"]
+
+
+class OperatingPoint(NamedTuple):
+    """What happens if only detections that reach `score` are shown."""
+
+    score: float
+    precision: float
+    recall: float
+    f1: float
+
+
+class Mistake(NamedTuple):
+    """A false positive or a missed object, in plain numbers; boxes are ``xyxy``.
+
+    `kind` is one of `KINDS`. A ``"background"`` error has no object, and a ``"miss"`` no detection
+    if none comes near; what is not there is None. `iou` is that of the two boxes.
+    """
+
+    kind: str
+    image: int
+    iou: float = 0.0
+    box: tuple[float, ...] | None = None
+    label: int | None = None
+    score: float | None = None
+    object_box: tuple[float, ...] | None = None
+    object_label: int | None = None
 
 
 def average_precision(
@@ -115,13 +148,8 @@ def evaluate(
         If the lists differ in length, a label is outside 1..C−1, a score outside [0, 1], or a
         threshold or method is not one of those above.
     """
-    _check_arguments(detections, targets, num_classes, iou_threshold, method)
-    detections = [Detections(*(field.cpu() for field in d)) for d in detections]
-    known = ("boxes", "labels", "difficult")
-    targets = [{name: t[name].cpu() for name in known if name in t} for t in targets]
-    for image, (found, target) in enumerate(zip(detections, targets, strict=True)):
-        _check_image(found, target, num_classes, image)
-
+    _check_method(method)
+    detections, targets = _prepare(detections, targets, num_classes, iou_threshold)
     scores, labels, verdicts = _rank(detections, targets, iou_threshold)
     objects = _count_objects(targets, num_classes)
     ap = torch.full((num_classes,), torch.nan, dtype=torch.float64)
@@ -130,7 +158,7 @@ def evaluate(
         mine = (labels == label) & (verdicts != IGNORED)
         curves[label] = _precision_recall(scores[mine], verdicts[mine] == HIT, int(objects[label]))
         ap[label] = average_precision(curves[label].recall, curves[label].precision, method)
-    return Evaluation(float(ap.nanmean()), ap, curves)
+    return Evaluation(float(ap.nanmean()), ap, curves, objects)
 
 
 def class_agnostic(
@@ -147,22 +175,236 @@ def class_agnostic(
     )
 
 
-def _judge(
-    found: Detections, target: dict[str, Tensor], iou_threshold: float
-) -> Int64[Tensor, "D"]:
+def best_f1(curve: PrecisionRecall) -> OperatingPoint:
+    """The score threshold at which F1 = 2 · precision · recall / (precision + recall) is largest.
+
+    A threshold cannot part equal scores, so only the last of them is a candidate. A curve without
+    detections gives zeros, and nan for the score and the precision.
+    """
+    if len(curve.scores) == 0:
+        return OperatingPoint(float("nan"), float("nan"), 0.0, 0.0)
+    total = (curve.precision + curve.recall).clamp(min=1e-12)
+    f1 = 2 * curve.precision * curve.recall / total
+    parted = torch.ones_like(curve.true_positive)
+    parted[:-1] = curve.scores[:-1] > curve.scores[1:]
+    k = int(torch.where(parted, f1, -1).argmax())
+    return OperatingPoint(*(float(v[k]) for v in (curve.scores, curve.precision, curve.recall, f1)))
+
+
+def evaluation_table(evaluation: Evaluation, class_names: Sequence[str]) -> str:
+    """One line of text for each class: what there was, what was found, and the best threshold.
+
+    Precision and recall are those at the score of :func:`best_f1`. `class_names` starts with the
+    background.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer names than classes.
+    """
+    if len(class_names) != len(evaluation.ap):
+        raise ValueError(f"{len(class_names)} class_names for {len(evaluation.ap)} classes")
+    header = ("class", "objects", "detections", "AP", "F1", "at score", "precision", "recall")
+    rows = []
+    for label in range(1, len(class_names)):
+        row = [class_names[label], str(int(evaluation.objects[label]))]
+        if label in evaluation.curves:
+            curve = evaluation.curves[label]
+            best = best_f1(curve)
+            numbers = (
+                float(evaluation.ap[label]),
+                best.f1,
+                best.score,
+                best.precision,
+                best.recall,
+            )
+            row += [str(len(curve.scores)), *(f"{number:.3f}" for number in numbers)]
+        rows.append(row)
+    found = sum(len(curve.scores) for curve in evaluation.curves.values())
+    total = str(int(evaluation.objects.sum()))
+    return _text_table(header, [*rows, ["mean AP", total, str(found), f"{evaluation.mean_ap:.3f}"]])
+
+
+def find_mistakes(
+    detections: list[Detections],
+    targets: list[dict[str, Tensor]],
+    num_classes: int,
+    iou_threshold: float = 0.5,
+    minimum_score: float = 0.3,
+) -> list[Mistake]:
+    """Every false positive of at least `minimum_score`, surest first, then every missed object.
+
+    The kinds of false positives, the first that fits:
+
+    - ``"duplicate"``: the object is found already, by a better score;
+    - ``"localization"``: an object of this class, but the IoU is less than `iou_threshold`;
+    - ``"confusion"``: an object of another class;
+    - ``"background"``: no object comes near.
+
+    Near is an IoU of 0.1. A ``"miss"`` is an object, not a difficult one, that no detection of at
+    least `minimum_score` found. Beside it stands the best-scoring detection near it, of whatever
+    class and score, if there is one. The largest objects come first.
+
+    Parameters
+    ----------
+    detections, targets, num_classes, iou_threshold
+        As in :func:`evaluate`, which judges in the same way, and raises the same errors.
+    minimum_score
+        In [0, 1].
+
+    Notes
+    -----
+    The kinds are those of Hoiem, Chodpathumwan and Dai 2012, *Diagnosing Error in Object
+    Detectors*, who count duplicates among the localization errors.
+    """
+    if not 0 <= minimum_score <= 1:
+        raise ValueError(f"minimum_score must be in [0, 1], not {minimum_score}")
+    detections, targets = _prepare(detections, targets, num_classes, iou_threshold)
+    wrong, missed = [], []
+    for image, (found, target) in enumerate(zip(detections, targets, strict=True)):
+        found = _best_first(found)
+        shown = Detections(*(field[found.scores >= minimum_score] for field in found))
+        claims = _judge(shown, target, iou_threshold)
+        wrong += _false_positives(image, shown, target, claims, iou_threshold)
+        missed += _misses(image, found, target, claims)
+    return sorted(wrong, key=lambda m: -m.score) + sorted(missed, key=_object_area, reverse=True)
+
+
+def mistakes_table(mistakes: Sequence[Mistake], class_names: Sequence[str]) -> str:
+    """A line of text for each kind: how many, how sure the surest, and between which classes."""
+    rows = []
+    for kind in KINDS:
+        members = [m for m in mistakes if m.kind == kind]
+        row = [kind, str(len(members))]
+        if members:
+            scores = [m.score for m in members if m.score is not None and kind != "miss"]
+            named = Counter(_names(m, class_names) for m in members)
+            most = ", ".join(f"{names} ({count})" for names, count in named.most_common(3))
+            row += [f"{max(scores):.2f}" if scores else "", most]
+        rows.append(row)
+    return _text_table(("kind", "count", "highest score", "most often"), rows, left=(0, 3))
+
+
+def _names(mistake: Mistake, class_names: Sequence[str]) -> str:
+    """Which class it is about; for a confusion, both."""
+    if mistake.kind == "miss":
+        return class_names[mistake.object_label]
+    if mistake.kind == "confusion":
+        return f"{class_names[mistake.object_label]} called {class_names[mistake.label]}"
+    return class_names[mistake.label]
+
+
+def _text_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)
+) -> str:
+    """Columns two spaces apart, flush right but for those in `left`; short rows end early."""
+    lines = [list(header), *([*row, *[""] * (len(header) - len(row))] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if k in left else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+class _Claims(NamedTuple):
+    """Which object of its class each detection of an image points at, how well, and the verdict."""
+
+    verdict: Int64[Tensor, "D"]
+    iou: Float[Tensor, "D"]
+    object: Int64[Tensor, "D"]
+
+
+def _judge(found: Detections, target: dict[str, Tensor], iou_threshold: float) -> _Claims:
     """HIT, MISS or IGNORED for each detection of one image, which come best score first."""
     boxes, labels = target["boxes"], target["labels"]
     verdict = torch.full((len(found.scores),), MISS)
-    if len(boxes) == 0 or len(verdict) == 0:
-        return verdict
     same_class = found.labels[:, None] == labels[None, :]
-    best_iou, best = (pairwise_iou(found.boxes, boxes) * same_class).max(dim=1)
+    best_iou, best = _largest(pairwise_iou(found.boxes, boxes) * same_class)
+    if len(boxes) == 0 or len(verdict) == 0:
+        return _Claims(verdict, best_iou, best)
     claims = torch.nn.functional.one_hot(best, len(boxes)) * (best_iou >= iou_threshold)[:, None]
     # Claim number 1 of an object wins; the running count down the ranking tells later ones apart.
     turn = (claims.cumsum(dim=0) * claims).sum(dim=1)
     verdict[turn == 1] = HIT
     verdict[(turn > 0) & _difficult(target)[best]] = IGNORED
-    return verdict
+    return _Claims(verdict, best_iou, best)
+
+
+def _largest(iou: Float[Tensor, "D G"]) -> tuple[Float[Tensor, "D"], Int64[Tensor, "D"]]:
+    """The largest IoU of each row and where it stands: 0 at 0 if there is no object."""
+    if iou.shape[1] == 0:
+        return iou.new_zeros(len(iou)), torch.zeros(len(iou), dtype=torch.int64)
+    return iou.max(dim=1)
+
+
+def _false_positives(
+    image: int,
+    found: Detections,
+    target: dict[str, Tensor],
+    claims: _Claims,
+    iou_threshold: float,
+) -> list[Mistake]:
+    """The misjudged detections of one image, each with the first kind that fits."""
+    other_class = found.labels[:, None] != target["labels"][None, :]
+    other_iou, other = _largest(pairwise_iou(found.boxes, target["boxes"]) * other_class)
+    mistakes = []
+    for d in (claims.verdict == MISS).nonzero().flatten().tolist():
+        if claims.iou[d] >= iou_threshold:
+            mistakes.append(_mistake("duplicate", image, found, d, target, claims.object[d]))
+        elif claims.iou[d] >= NEAR:
+            mistakes.append(_mistake("localization", image, found, d, target, claims.object[d]))
+        elif other_iou[d] >= NEAR:
+            mistakes.append(_mistake("confusion", image, found, d, target, other[d]))
+        else:
+            mistakes.append(_mistake("background", image, found, d, target, None))
+    return mistakes
+
+
+def _misses(
+    image: int, found: Detections, target: dict[str, Tensor], claims: _Claims
+) -> list[Mistake]:
+    """The objects of one image that no claim hit, each with the best detection near it."""
+    missed = ~_difficult(target)
+    missed[claims.object[claims.verdict == HIT]] = False
+    near = pairwise_iou(found.boxes, target["boxes"]) >= NEAR
+    mistakes = []
+    for g in missed.nonzero().flatten().tolist():
+        ranks = near[:, g].nonzero().flatten().tolist()
+        mistakes.append(_mistake("miss", image, found, ranks[0] if ranks else None, target, g))
+    return mistakes
+
+
+def _mistake(
+    kind: str,
+    image: int,
+    found: Detections,
+    d: int | None,
+    target: dict[str, Tensor],
+    g: int | Tensor | None,
+) -> Mistake:
+    """Detection `d` and object `g` of an image, one of which may be None, as plain numbers."""
+    fields = {}
+    if d is not None:
+        fields["box"] = tuple(found.boxes[d].tolist())
+        fields["label"], fields["score"] = int(found.labels[d]), float(found.scores[d])
+    if g is not None:
+        fields["object_box"] = tuple(target["boxes"][g].tolist())
+        fields["object_label"] = int(target["labels"][g])
+    if d is not None and g is not None:
+        fields["iou"] = float(pairwise_iou(found.boxes[d][None], target["boxes"][g][None]))
+    return Mistake(kind, image, **fields)
+
+
+def _object_area(mistake: Mistake) -> float:
+    return float(area(torch.tensor(mistake.object_box)))
+
+
+def _best_first(found: Detections) -> Detections:
+    order = found.scores.argsort(descending=True, stable=True)
+    return Detections(*(field[order] for field in found))
 
 
 def _rank(
@@ -171,11 +413,10 @@ def _rank(
     """Scores, labels and verdicts of all images' detections, best score first."""
     scores, labels, verdicts = [torch.zeros(0)], [torch.zeros(0).long()], [torch.zeros(0).long()]
     for found, target in zip(detections, targets, strict=True):
-        order = found.scores.argsort(descending=True, stable=True)
-        found = Detections(*(field[order] for field in found))
+        found = _best_first(found)
         scores.append(found.scores)
         labels.append(found.labels)
-        verdicts.append(_judge(found, target, iou_threshold))
+        verdicts.append(_judge(found, target, iou_threshold).verdict)
     all_scores = torch.cat(scores)
     order = all_scores.argsort(descending=True, stable=True)
     return all_scores[order], torch.cat(labels)[order], torch.cat(verdicts)[order]
@@ -211,20 +452,25 @@ def _check_method(method: str) -> None:
         raise ValueError(f'method must be "area" or "11point", not {method!r}')
 
 
-def _check_arguments(
+def _prepare(
     detections: list[Detections],
     targets: list[dict[str, Tensor]],
     num_classes: int,
     iou_threshold: float,
-    method: str,
-) -> None:
+) -> tuple[list[Detections], list[dict[str, Tensor]]]:
+    """Check what :func:`evaluate` is given, and bring it to the CPU."""
     if len(detections) != len(targets):
         raise ValueError(f"{len(detections)} images of detections but {len(targets)} targets")
     if num_classes < 2:
         raise ValueError(f"num_classes counts the background, so at least 2, not {num_classes}")
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold must be in (0, 1], not {iou_threshold}")
-    _check_method(method)
+    detections = [Detections(*(field.cpu() for field in d)) for d in detections]
+    known = ("boxes", "labels", "difficult")
+    targets = [{name: t[name].cpu() for name in known if name in t} for t in targets]
+    for image, (found, target) in enumerate(zip(detections, targets, strict=True)):
+        _check_image(found, target, num_classes, image)
+    return detections, targets
 
 
 def _check_image(
