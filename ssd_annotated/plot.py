@@ -11,6 +11,7 @@ import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+import torch
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
@@ -428,11 +429,65 @@ def plot_landscape(
 ) -> None:
     """A value for every width and height of an object, as colour, on logarithmic axes."""
     mesh = ax.pcolormesh(*(t.numpy(force=True) for t in (widths, heights, values)))
+    _log_axes(ax)
+    ax.grid(False)
+    bar = ax.figure.colorbar(mesh, cax=ax.inset_axes((1.04, 0, 0.05, 1)), label=label)
+    bar.outline.set_visible(False)
+
+
+def _log_axes(ax: Axes) -> None:
+    """Width and height of objects on logarithmic axes, with few and plain ticks."""
     ax.set(xscale="log", yscale="log", xlabel="width", ylabel="height", aspect="equal")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_locator(NullLocator())
-    ax.grid(False)
-    bar = ax.figure.colorbar(mesh, cax=ax.inset_axes((1.04, 0, 0.05, 1)), label=label)
-    bar.outline.set_visible(False)
+
+
+# ------------------------------------------------------------------------------ a data set
+
+
+def plot_shapes(
+    ax: Axes,
+    shapes: Mapping[str, Float[Tensor, "_ 2"]],
+    priors: Float[Tensor, "P 4"] | None = None,
+) -> None:
+    """Width and height of the objects of each class, and over them the shapes of `cxcywh` priors.
+
+    The five classes with most objects get a colour and a mark each, the rest is grey. Of a class
+    of more than 2000 objects every second, third, … is drawn.
+    """
+    names = sorted((name for name in shapes if len(shapes[name])), key=lambda n: -len(shapes[n]))
+    rest = [shapes[name] for name in names[5:]]
+    if rest:
+        _scatter(ax, torch.cat(rest), f"{len(rest)} other classes", color="#b5bac4", marker=".")
+    # Marks as well as colours, of which nobody tells five apart on a heap of dots.
+    colours = plt.get_cmap("cividis")(np.linspace(0.1, 0.8, len(names[:5])))
+    for name, colour, mark in zip(names[:5], colours, "o^sDv"):
+        _scatter(ax, shapes[name], name, color=colour, marker=mark)
+    if priors is not None:
+        shape = (priors[:, 2:] * 1000).round().unique(dim=0) / 1000
+        cross = {"marker": "+", "s": 70, "color": INK, "linewidth": 1.6, "zorder": 4}
+        halo = withStroke(linewidth=4, foreground="white")
+        ax.scatter(*shape.T.numpy(force=True), **cross, label="priors", path_effects=[halo])
+    _log_axes(ax)
+    ax.legend(loc="upper left")
+
+
+def _scatter(ax: Axes, shapes: Float[Tensor, "N 2"], label: str, **look: object) -> None:
+    some = shapes[:: max(1, len(shapes) // 2000)].numpy(force=True)
+    ax.scatter(*some.T, s=12, alpha=0.5, linewidth=0, label=label, **look)
+
+
+def plot_uncovered(ax: Axes, uncovered: Mapping[str, float], most: int = 20) -> None:
+    """A bar for the share of each class's objects that no prior overlaps by half, worst on top.
+
+    `most` is the number of classes shown.
+    """
+    worst = sorted(uncovered, key=lambda name: -uncovered[name])[:most][::-1]
+    bars = ax.barh(worst, [uncovered[name] for name in worst], color=INK, alpha=0.85, height=0.7)
+    ax.bar_label(bars, fmt="{:.0%}", padding=3, fontsize=9)
+    ax.set(
+        xlabel="share without a prior of IoU ≥ ½", xlim=(0, 1.12), xticks=[0, 0.25, 0.5, 0.75, 1]
+    )
+    ax.grid(axis="y", visible=False)

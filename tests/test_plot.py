@@ -350,3 +350,39 @@ def test_landscape_puts_width_across_and_height_up(ax):
     assert ax.collections[0].get_array().tolist() == values.tolist()
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("width", "height")
+
+
+# ---------------------------------------------------------------- a data set
+
+PRIORS = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.1, 0.1, 0.2, 0.4], [0.5, 0.5, 0.8, 0.8]])
+
+
+def test_shapes_of_objects_lie_at_their_width_and_height_below_those_of_the_priors(ax):
+    shapes = {"cat": torch.tensor([[0.1, 0.3]]), "owl": torch.zeros(0, 2), "dog": torch.rand(3, 2)}
+    assert plot.plot_shapes(ax, shapes, PRIORS) is None
+    dogs, cats, priors = ax.collections
+    np.testing.assert_array_equal(dogs.get_offsets(), shapes["dog"])
+    np.testing.assert_array_equal(cats.get_offsets(), shapes["cat"])
+    np.testing.assert_allclose(priors.get_offsets(), [[0.2, 0.4], [0.8, 0.8]], rtol=1e-6)
+    assert priors.get_zorder() > max(dogs.get_zorder(), cats.get_zorder())
+    assert not same_color(dogs.get_facecolor()[0], cats.get_facecolor()[0])
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["dog", "cat", "priors"]
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+
+
+def test_many_classes_share_a_grey_and_many_objects_are_thinned(ax):
+    shapes = {f"class {n}": torch.rand(10 - n, 2) for n in range(8)} | {"most": torch.rand(9000, 2)}
+    plot.plot_shapes(ax, shapes)
+    grey, most, *others = ax.collections
+    assert len(grey.get_offsets()) == 6 + 5 + 4 + 3
+    assert 2000 <= len(most.get_offsets()) < 3000
+    assert [len(some.get_offsets()) for some in others] == [10, 9, 8, 7]
+    assert [t.get_text() for t in ax.get_legend().get_texts()][:2] == ["4 other classes", "most"]
+
+
+def test_uncovered_classes_are_sorted_worst_on_top(ax):
+    shares = {"a": 0.25, "b": 1.0, "c": 0.0}
+    assert plot.plot_uncovered(ax, shares, most=2) is None
+    assert [r.get_width() for r in rectangles(ax)] == [0.25, 1.0]  # bars are stacked upwards
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
+    assert [t.get_text() for t in ax.texts] == ["25%", "100%"]
