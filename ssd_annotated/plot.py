@@ -22,7 +22,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from ssd_annotated.boxes import check_boxes, cxcywh_to_xyxy, xyxy_to_cxcywh
-from ssd_annotated.evaluate import PrecisionRecall
+from ssd_annotated.evaluate import Mistake, PrecisionRecall
 from ssd_annotated.nms import Detections
 
 # What a colour means never changes. Chosen so that each stands out from white (contrast 3 : 1) and
@@ -491,3 +491,41 @@ def plot_uncovered(ax: Axes, uncovered: Mapping[str, float], most: int = 20) -> 
         xlabel="share without a prior of IoU ≥ ½", xlim=(0, 1.12), xticks=[0, 0.25, 0.5, 0.75, 1]
     )
     ax.grid(axis="y", visible=False)
+
+
+# ------------------------------------------------------------------------------ a mistake
+
+
+def draw_mistake(
+    ax: Axes, image: np.ndarray, mistake: Mistake, class_names: Sequence[str] | None = None
+) -> None:
+    """The part of the image round a mistake: the object, the detection, the kind as the title.
+
+    `image` is the whole one, uint8 RGB, to whose sides the boxes of the mistake are relative.
+    """
+    height, width = image.shape[:2]
+    boxes = torch.tensor([b for b in (mistake.object_box, mistake.box) if b is not None])
+    left, top, right, bottom = _window(boxes, height, width)
+    show_image(ax, image[top:bottom, left:right])
+    corner = torch.tensor([left, top] * 2)
+    side = torch.tensor([right - left, bottom - top] * 2)
+    moved = (boxes * torch.tensor([width, height] * 2) - corner) / side
+    if mistake.object_box is not None:
+        draw_boxes(
+            ax, moved[:1], "ground_truth", torch.tensor([mistake.object_label]), None, class_names
+        )
+    if mistake.box is not None:
+        label, score = torch.tensor([mistake.label]), torch.tensor([mistake.score])
+        draw_boxes(ax, moved[-1:], "detection", label, score, class_names)
+    ax.set_title(mistake.kind)
+
+
+def _window(boxes: Float[Tensor, "N 4"], height: int, width: int) -> tuple[int, int, int, int]:
+    """Pixels round the boxes: a square half as large again, or what the image has of it."""
+    frame = torch.tensor([width, height])
+    low = boxes[:, :2].amin(dim=0).clamp(0, 1) * frame
+    high = boxes[:, 2:].amax(dim=0).clamp(0, 1) * frame
+    side = max(1.5 * float((high - low).max()), 0.25 * min(height, width))
+    size = torch.minimum(torch.tensor([side, side]).ceil().int(), frame)
+    corner = ((low + high - size) / 2).round().int().clamp(min=0).minimum(frame - size)
+    return *corner.tolist(), *(corner + size).tolist()

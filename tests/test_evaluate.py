@@ -512,6 +512,13 @@ def test_difficult_objects_are_neither_mistaken_nor_missed():
     assert find_mistakes([found(squares((0, 0), (0, 0)), [0.9, 0.8])], [target], 2) == []
 
 
+def test_the_surest_of_those_near_a_missed_object_stands_beside_it():
+    # Both are dogs on a cat; the second fits better, the first is surer.
+    detection = found(squares((0.1, 0), (0, 0), (0.9, 0)), [0.25, 0.2, 0.29], [2, 2, 1])
+    (miss,) = find_mistakes([detection], [truth(squares((0, 0)))], 3)
+    assert (miss.label, miss.score) == (2, pytest.approx(0.25))
+
+
 def test_a_missed_object_with_nothing_near_stands_alone():
     assert find_mistakes([NOTHING], [truth(place(0))], 2) == [
         Mistake("miss", 0, object_box=tuple(place(0)[0].tolist()), object_label=1)
@@ -598,16 +605,16 @@ def test_the_table_of_mistakes():
     mistakes = [
         Mistake("confusion", 0, 0.9, box, 1, 0.95, box, 2),
         Mistake("confusion", 1, 0.9, box, 1, 0.5, box, 2),
-        Mistake("background", 2, 0.0, box, 2, 0.25),
+        *(Mistake("background", 2, 0.0, box, label, 0.25) for label in (3, 1, 4, 2, 4, 2, 3, 2)),
         Mistake("miss", 3, 0.9, box, 1, 0.75, box, 2),
     ]
-    names = ("background", "cat", "dog")
+    names = ("background", "cat", "dog", "cow", "hen")
     assert mistakes_table(mistakes, names).splitlines() == [
         "kind          count  highest score  most often",
         "duplicate         0",
         "localization      0",
         "confusion         2           0.95  dog called cat (2)",
-        "background        1           0.25  dog (1)",
+        "background        8           0.25  dog (3), cow (2), hen (2)",
         "miss              1                 dog (1)",
     ]
     assert [line.split()[0] for line in mistakes_table([], names).splitlines()[1:]] == list(KINDS)

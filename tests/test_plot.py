@@ -13,7 +13,7 @@ from matplotlib.colors import same_color, to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
 from ssd_annotated import plot
-from ssd_annotated.evaluate import PrecisionRecall
+from ssd_annotated.evaluate import Mistake, PrecisionRecall
 from ssd_annotated.nms import Detections
 
 BOXES = torch.tensor([[0.25, 0.5, 0.75, 1.0], [0.0, 0.125, 0.5, 0.25]])
@@ -386,3 +386,37 @@ def test_uncovered_classes_are_sorted_worst_on_top(ax):
     assert [r.get_width() for r in rectangles(ax)] == [0.25, 1.0]  # bars are stacked upwards
     assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
     assert [t.get_text() for t in ax.texts] == ["25%", "100%"]
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def test_a_mistake_is_cropped_and_drawn_where_it_stands(ax):
+    image = np.zeros((100, 200, 3), dtype=np.uint8)
+    # In pixels: an object from (120, 40) to (140, 60), a detection from (130, 40) to (160, 60).
+    mistake = Mistake("confusion", 0, 0.25, (0.65, 0.4, 0.8, 0.6), 1, 0.5, (0.6, 0.4, 0.7, 0.6), 2)
+    assert plot.draw_mistake(ax, image, mistake, ("background", "cat", "dog")) is None
+    # Both span 40 × 20 pixels round (140, 50): a window of 60 × 60 from (110, 20).
+    assert ax.images[0].get_array().shape[:2] == (60, 60)
+    true, found = rectangles(ax)
+    assert np.allclose(true.get_bbox().extents, np.array([10, 20, 30, 40]) / 60, atol=1e-6)
+    assert np.allclose(found.get_bbox().extents, np.array([20, 20, 50, 40]) / 60, atol=1e-6)
+    assert same_color(true.get_edgecolor(), plot.COLOURS["ground_truth"])
+    assert same_color(found.get_edgecolor(), plot.COLOURS["detection"])
+    assert [t.get_text() for t in ax.texts] == ["dog", "cat 0.50"]
+    assert ax.get_title(loc="left") + ax.get_title() == "confusion"
+
+
+def test_a_mistake_without_object_or_detection_and_beyond_the_image(ax):
+    image = np.zeros((50, 80, 3), dtype=np.uint8)
+    plot.draw_mistake(ax, image, Mistake("background", 0, 0, (-0.5, -0.5, 2.0, 2.0), 1, 0.9))
+    assert ax.images[0].get_array().shape[:2] == (50, 80)
+    assert [t.get_text() for t in ax.texts] == ["1 0.90"]
+    ax.clear()
+    miss = Mistake("miss", 0, object_box=(0.98, 0.98, 1.0, 1.0), object_label=3)
+    plot.draw_mistake(ax, image, miss)
+    # At least a quarter of the shorter side, moved inside: 13 pixels, the last ones.
+    assert ax.images[0].get_array().shape[:2] == (13, 13)
+    assert [t.get_text() for t in ax.texts] == ["3"]
+    (box,) = rectangles(ax)
+    assert np.allclose(box.get_bbox().extents[2:], 1, atol=1e-6)
