@@ -1,0 +1,105 @@
+"""To ONNX: one file that finds objects without torch and without this package."""
+
+import copy
+import importlib
+import json
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ssd_annotated.coding import decode
+from ssd_annotated.media import whole
+from ssd_annotated.model import SSD
+from ssd_annotated.predict import describe
+
+#: Under this name the file's metadata hold what `describe` says of the model, as JSON.
+METADATA = "ssd_annotated"
+
+
+class Decoded(nn.Module):
+    """A network with the arithmetic that follows it: boxes and scores in place of raw outputs."""
+
+    def __init__(self, model: SSD) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"]
+    ) -> tuple[Float[Tensor, "B P 4"], Float[Tensor, "B P C"]]:
+        """``xyxy`` fractions and softmax scores of every prior, column 0 for background."""
+        offsets, logits = self.model(images)
+        recipe = self.model.recipe
+        boxes = decode(offsets, self.model.priors, recipe.variances, recipe.max_log_size)
+        return boxes.clamp(0, 1) if recipe.clip else boxes, logits.softmax(dim=2)
+
+
+def export_onnx(model: SSD, path: str | Path, opset: int = 18) -> None:
+    """Write a network as ONNX: normalised images in, a box and scores for every prior out.
+
+    The input is ``images`` (B, 3, H, W), for any B, normalised as `prepare` does. The outputs are
+    ``boxes`` (B, P, 4), decoded ``xyxy`` fractions, and ``scores`` (B, P, C), after softmax, with
+    column 0 for background. What remains is to leave out the unsure and to suppress; the metadata
+    hold the recipe for both ends, as JSON.
+
+    Parameters
+    ----------
+    model
+        Exported in single precision and eval mode, whatever its own; it stays as it is.
+    path
+        One file, weights included, written whole or not at all.
+    opset
+        Version of ONNX's operators.
+
+    Raises
+    ------
+    ImportError
+        If the extra ``onnx`` is not installed.
+
+    Examples
+    --------
+    Detection with onnxruntime and OpenCV alone:
+
+    >>> import json, cv2, numpy as np, onnxruntime
+    >>> session = onnxruntime.InferenceSession("model.onnx")
+    >>> about = json.loads(session.get_modelmeta().custom_metadata_map["ssd_annotated"])
+    >>> recipe = about["recipe"]
+    >>> image = cv2.cvtColor(cv2.imread("photo.png"), cv2.COLOR_BGR2RGB)
+    >>> pixels = cv2.resize(image, (recipe["image_size"], recipe["image_size"])) / 255
+    >>> images = ((pixels - recipe["mean"]) / recipe["std"]).transpose(2, 0, 1)[None]
+    >>> boxes, scores = session.run(None, {"images": images.astype(np.float32)})
+    >>> corners = np.hstack([boxes[0, :, :2], boxes[0, :, 2:] - boxes[0, :, :2]])  # x, y, w, h
+    >>> for label, name in list(enumerate(recipe["class_names"]))[1:]:
+    ...     for best in cv2.dnn.NMSBoxes(corners, scores[0, :, label], 0.5, 0.45):
+    ...         print(name, scores[0, best, label], boxes[0, best])
+    """
+    _check_extra()
+    plain = copy.deepcopy(model).cpu().float().eval()
+    side = plain.recipe.image_size
+    program = torch.onnx.export(
+        Decoded(plain).eval(),
+        # Two images: a batch of one would be taken for a constant.
+        (torch.zeros(2, 3, side, side),),
+        dynamo=True,
+        opset_version=opset,
+        input_names=["images"],
+        output_names=["boxes", "scores"],
+        dynamic_shapes={"images": {0: "batch"}},
+        verbose=False,
+    )
+    about = describe(model.spec.architecture, model.recipe)
+    program.model.metadata_props[METADATA] = json.dumps(about)
+    with whole(Path(path)) as partial:
+        program.save(partial, external_data=False)
+
+
+def _check_extra() -> None:
+    """Raise an ImportError that says what to install."""
+    try:
+        for name in ("onnx", "onnxscript"):
+            importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            "export to ONNX needs onnx and onnxscript: pip install 'ssd-annotated[onnx]'"
+        ) from error
