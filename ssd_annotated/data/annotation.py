@@ -20,6 +20,7 @@ from PIL import Image
 FLAGS = {"0": False, "1": True, "false": False, "true": True}
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 Pictures = dict[str, list[Path]]  # the image files of a root by id
+Thing = tuple[str, list[float], bool, bool]  # name, ``xyxy`` fractions, difficult, truncated
 
 
 class Problem(NamedTuple):
@@ -75,7 +76,6 @@ def read_record(
     root = read_xml(annotation)
     size = read_size(root)
     image = find_image(annotation, pictures)
-    upright, undecided = which_way_up(image, size)
     objects, problems = [], []
     for number, thing in enumerate(root.findall("object"), start=1):
         try:
@@ -83,10 +83,18 @@ def read_record(
         except DataError as error:
             name = (thing.findtext("name") or "").strip() or "without a name"
             problems.append(Problem(annotation, f"object {number} ({name})", str(error)))
+    return make_record(annotation, image, size, objects), problems
+
+
+def make_record(
+    annotation: Path, image: Path, size: tuple[int, int], objects: list[Thing]
+) -> Record:
+    """The record of an image of this size and of its objects."""
+    upright, undecided = which_way_up(image, size)
     boxes = np.array([box for _, box, _, _ in objects], dtype=np.float32).reshape(-1, 4)
     names = tuple(name for name, _, _, _ in objects)
     flags = np.array([flags for _, _, *flags in objects], dtype=bool).reshape(-1, 2)
-    return Record(annotation, image, size, upright, undecided, boxes, names, *flags.T), problems
+    return Record(annotation, image, size, upright, undecided, boxes, names, *flags.T)
 
 
 def read_xml(file: Path) -> Element:
@@ -102,9 +110,7 @@ def read_xml(file: Path) -> Element:
     return root
 
 
-def read_object(
-    thing: Element, size: tuple[int, int], expected: tuple[str, ...] | None
-) -> tuple[str, list[float], bool, bool]:
+def read_object(thing: Element, size: tuple[int, int], expected: tuple[str, ...] | None) -> Thing:
     """Name, box, ``difficult`` and ``truncated`` of an ``<object>``."""
     name = check_class(read_text(thing, "name"), expected)
     box = read_box(thing, size)

@@ -1,0 +1,389 @@
+"""Folders with COCO's JSON: what the file says comes out, and nothing bad passes in silence."""
+
+import json
+import pickle
+import sys
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from refusals import refuses
+from torchvision.datasets import CocoDetection
+from voc_files import HEIGHT, WIDTH, noise
+
+from ssd_annotated.data.coco import COCOFolder
+from ssd_annotated.data.survey import survey
+
+# Ids with gaps and out of order, as COCO's are.
+CONTENT = {
+    "images": [
+        {"id": 9, "file_name": "b.png", "width": WIDTH, "height": HEIGHT},
+        {"id": 4, "file_name": "sub/a.png", "width": WIDTH, "height": HEIGHT},
+        {"id": 12, "file_name": "c.png", "width": WIDTH, "height": HEIGHT},
+    ],
+    "annotations": [
+        {"id": 71, "image_id": 9, "category_id": 90, "bbox": [10, 6, 20, 15], "iscrowd": 0},
+        {"id": 70, "image_id": 4, "category_id": 3, "bbox": [0, 0, 40, 30], "iscrowd": 1},
+        {"id": 72, "image_id": 9, "category_id": 3, "bbox": [2.5, 3.25, 4.5, 9], "iscrowd": 0},
+    ],
+    "categories": [
+        {"id": 90, "name": "toothbrush"},
+        {"id": 3, "name": "car"},
+        {"id": 13, "name": "stop sign"},
+    ],
+}
+NAMES = ("background", "car", "stop sign", "toothbrush")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three images and their file, of which tests spoil annotation 71 or image 9."""
+    (tmp_path / "images/sub").mkdir(parents=True)
+    for name in ("sub/a", "b", "c"):
+        assert cv2.imwrite(str(tmp_path / f"images/{name}.png"), noise()[:, :, ::-1])
+    (tmp_path / "all.json").write_text(json.dumps(CONTENT))
+    return tmp_path
+
+
+def read(folder: Path, *arguments, **options) -> COCOFolder:
+    return COCOFolder(folder / "images", folder / "all.json", *arguments, **options)
+
+
+def spoil(folder: Path, change) -> None:
+    """Change what the file says, by a function of its content."""
+    content = json.loads((folder / "all.json").read_text())
+    change(content)
+    (folder / "all.json").write_text(json.dumps(content))
+
+
+# --- What is in the file comes out ----------------------------------------------------------------
+
+
+def test_items_are_those_of_every_folder(folder):
+    dataset = read(folder)
+    assert dataset.class_names == NAMES
+    assert [record.image.name for record in dataset.records] == ["a.png", "b.png", "c.png"]
+    image, target = dataset[1]
+    assert np.array_equal(image, noise())  # RGB
+    expected = [[10 / 40, 6 / 30, 30 / 40, 21 / 30], [2.5 / 40, 3.25 / 30, 7 / 40, 12.25 / 30]]
+    assert torch.equal(target["boxes"], torch.tensor(expected))
+    assert target["labels"].tolist() == [3, 1]  # gaps close
+    assert target["labels"].dtype == torch.int64
+    assert target["difficult"].tolist() == [False, False]
+    assert target["truncated"].tolist() == [False, False]
+    assert dataset[0][1]["boxes"].tolist() == [[0, 0, 1, 1]]
+    assert dataset[0][1]["difficult"].tolist() == [True]  # a crowd
+    assert dataset[2][1]["boxes"].shape == (0, 4)
+    assert dataset.report() == "images: 3, objects: 3, problems: 0"
+
+
+def test_torchvision_reads_the_same(folder, capsys):
+    dataset = read(folder)
+    assert capsys.readouterr().out == ""  # pycocotools is talkative
+    others = CocoDetection(str(folder / "images"), str(folder / "all.json"))
+    assert len(dataset) == len(others) == 3
+    ids = dict(enumerate((3, 13, 90), start=1))
+    for (image, target), (picture, things) in zip(dataset, others):
+        assert np.array_equal(image, np.asarray(picture))
+        boxes = target["boxes"] * torch.tensor([WIDTH, HEIGHT, WIDTH, HEIGHT])
+        boxes[:, 2:] -= boxes[:, :2]
+        expected = torch.tensor([thing["bbox"] for thing in things]).reshape(-1, 4).float()
+        torch.testing.assert_close(boxes, expected, rtol=0, atol=1e-5)
+        assert [ids[n] for n in target["labels"].tolist()] == [t["category_id"] for t in things]
+        assert target["difficult"].tolist() == [bool(t["iscrowd"]) for t in things]
+
+
+def test_names_given_decide_on_the_labels(folder):
+    names = ("background", "toothbrush", "car", "bus")
+    dataset = read(folder, names)
+    assert dataset.class_names == names
+    assert dataset[1][1]["labels"].tolist() == [1, 2]
+    with pytest.raises(ValueError, match=r"annotation 71 \(toothbrush\): unknown class: 'tooth"):
+        read(folder, ("background", "car"))
+    left = read(folder, ("background", "car"), on_bad="skip")
+    assert [len(target["labels"]) for _, target in left] == [1, 1, 0]
+
+
+def test_absent_iscrowd_says_no(folder):
+    spoil(folder, lambda content: [thing.pop("iscrowd") for thing in content["annotations"]])
+    assert read(folder)[0][1]["difficult"].tolist() == [False]
+
+
+def test_workers_read_the_same(folder):
+    dataset = pickle.loads(pickle.dumps(read(folder)))
+    loader = torch.utils.data.DataLoader(dataset, batch_size=1, num_workers=1, collate_fn=list)
+    for (image, target), ((found, read_target),) in zip(dataset, loader, strict=True):
+        assert np.array_equal(image, found)
+        assert all(torch.equal(value, read_target[key]) for key, value in target.items())
+
+
+def test_survey(folder):
+    found = survey(read(folder), torch.tensor([[0.5, 0.5, 1, 1]]))
+    assert found.objects == {"car": 2, "stop sign": 0, "toothbrush": 1}
+    assert (found.images, found.empty, found.difficult) == (3, 1, 1)
+    assert found.uncovered == {"car": 0.5, "toothbrush": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("bbox", "pixels"),
+    [
+        ([-1, -0.5, 21, 20.5], (0, 0, 20, 20)),
+        ([20, 10, 21, 21], (20, 10, 40, 30)),
+        ([20, 10, 20.004, 20.004], (20, 10, 40, 30)),  # what rounding does
+        ([39.98, 0, 0.02, 30], (39.98, 0, 40, 30)),  # thin, but a box
+    ],
+)
+def test_a_pixel_too_many_is_cut_off(folder, bbox, pixels):
+    spoil(folder, lambda content: content["annotations"][0].update(bbox=bbox))
+    found = read(folder)[1][1]["boxes"][0] * torch.tensor([40, 30, 40, 30])
+    torch.testing.assert_close(found, torch.tensor(pixels).float(), rtol=0, atol=1e-5)
+
+
+# --- Bad annotations ------------------------------------------------------------------------------
+
+BAD_ANNOTATIONS = {
+    "no width": ({"bbox": [10, 6, 0, 5]}, "degenerate box: x 10, y 6, width 0, height 5"),
+    "no height": ({"bbox": [29.65, 8, 1.03, 0.0]}, "degenerate box: x 29.65, y 8, .*height 0"),
+    "negative": ({"bbox": [10, 6, 5, -2]}, "degenerate box: x 10, y 6, width 5, height -2"),
+    "lost in rounding": ({"bbox": [30, 6, 1e-7, 5]}, "degenerate box: x 30"),
+    "left": ({"bbox": [-1.01, 6, 5, 5]}, "box outside the image: x -1.01, .*is 40 × 30"),
+    "top": ({"bbox": [5, -2, 5, 5]}, "box outside the image: .*y -2"),
+    "right": ({"bbox": [5, 6, 36.01, 5]}, "box outside the image: .*width 36.01"),
+    "below": ({"bbox": [5, 6, 5, 26]}, "box outside the image: .*height 26"),
+    "just outside": ({"bbox": [40, 6, 0.5, 5]}, "degenerate box: x 40, .*width 0.5"),
+    "three numbers": ({"bbox": [5, 6, 7]}, r"not four numbers: bbox is \[5, 6, 7\]"),
+    "word": ({"bbox": [5, 6, 7, "8"]}, r"not four numbers: bbox is \[5, 6, 7, '8'\]"),
+    "nan": ({"bbox": [5, 6, 7, float("nan")]}, r"not four numbers: bbox is \[5, 6, 7, nan\]"),
+    "infinite": ({"bbox": [5, 6, 7, float("inf")]}, "not four numbers: bbox is .*inf"),
+    "huge": ({"bbox": [5, 6, 7, 10**400]}, "not four numbers: bbox is .*1000"),
+    "object": ({"bbox": {"x": 5}}, "not four numbers: bbox is {'x': 5}"),
+    "null": ({"bbox": None}, "missing key: bbox is absent or null"),
+    "crowd": ({"iscrowd": 2}, "neither 0 nor 1: iscrowd is 2"),
+    "crowds": ({"iscrowd": [1]}, r"neither 0 nor 1: iscrowd is \[1\]"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ANNOTATIONS)
+def test_a_bad_annotation_is_named_or_left_out(folder, case):
+    changes, message = BAD_ANNOTATIONS[case]
+    spoil(folder, lambda content: content["annotations"][0].update(changes))
+    with pytest.raises(ValueError, match=rf"all\.json, annotation 71 \(toothbrush\): {message}"):
+        read(folder)
+    dataset = read(folder, on_bad="skip")
+    assert [len(target["labels"]) for _, target in dataset] == [1, 1, 0]
+    ((where, thing, what),) = dataset.problems
+    assert (where, thing) == (folder / "all.json", "annotation 71 (toothbrush)")
+    assert dataset.report().splitlines()[1:] == [
+        f"1 × {what.partition(':')[0]}",
+        f"- {where}, {thing}: {what}",
+    ]
+    assert dataset.class_names == NAMES  # a label does not depend on what is left
+
+
+def drop(content: dict, kind: str, key: str) -> None:
+    del content[kind][0][key]
+
+
+def change(content: dict, kind: str, **changes: object) -> None:
+    content[kind][0].update(changes)
+
+
+def append(content: dict, kind: str, entry: object) -> None:
+    content[kind].append(entry)
+
+
+AGAIN = {"id": 71, "image_id": 4, "category_id": 3, "bbox": [1, 1, 9, 9]}
+INCOMPLETE = {
+    "no image": (partial(drop, key="image_id"), "annotation 71: missing key: image_id", 2),
+    "no category": (partial(drop, key="category_id"), "annotation 71: missing key: category_id", 2),
+    "no id": (partial(drop, key="id"), "annotation number 1 of the list: missing key: id", 2),
+    "no box": (partial(drop, key="bbox"), r"annotation 71 \(toothbrush\): missing key: bbox", 2),
+    "a text as id": (partial(change, id="x"), "annotation x: not a whole number: id is 'x'", 2),
+    "a list as id": (
+        partial(change, image_id=[9]),
+        "annotation 71: not a whole number: image_id",
+        2,
+    ),
+    "true as id": (
+        partial(change, image_id=True),
+        "annotation 71: not a whole number: image_id",
+        2,
+    ),
+    "lost image": (partial(change, image_id=5), "annotation 71: unknown image: image_id is 5", 2),
+    "lost category": (
+        partial(change, category_id=4),
+        r"annotation 71 \(of no category\): unknown class: there is no category 4",
+        2,
+    ),
+    "twice": (partial(append, entry=AGAIN), "annotation 71: listed twice", 3),
+    "no object": (partial(append, entry=7), "annotation number 4 of the list: not an object: 7", 3),
+}
+
+
+@pytest.mark.parametrize("case", INCOMPLETE)
+def test_incomplete_annotations_are_named_or_left_out(folder, case):
+    change, message, left = INCOMPLETE[case]
+    spoil(folder, partial(change, kind="annotations"))
+    with pytest.raises(ValueError, match=rf"all\.json, {message}"):
+        read(folder)
+    dataset = read(folder, on_bad="skip")
+    assert len(dataset) == 3
+    assert sum(len(target["labels"]) for _, target in dataset) == left
+    assert len(dataset.problems) == 1
+
+
+# --- Bad images -----------------------------------------------------------------------------------
+
+
+def on_file(spoil_file):
+    return lambda folder: spoil_file(folder / "images/b.png")
+
+
+def on_entry(**changes):
+    return lambda folder: spoil(folder, partial(change, kind="images", **changes))
+
+
+def without(key):
+    return lambda folder: spoil(folder, partial(drop, kind="images", key=key))
+
+
+BAD_IMAGES = {
+    "no file": (on_file(Path.unlink), FileNotFoundError, "no image: expected .*images.b.png"),
+    "a folder": (on_entry(file_name="sub"), FileNotFoundError, "no image: expected .*images.sub"),
+    "no picture": (
+        on_file(lambda file: file.write_text("lost")),
+        ValueError,
+        "corrupt image: b.png: ",
+    ),
+    "another size": (on_entry(width=41), ValueError, "wrong size: .*41 × 30, .*b.png is 40 × 30"),
+    "no size": (on_entry(width=0), ValueError, "impossible size: 0 × 30"),
+    "no width": (without("width"), ValueError, "missing key: width is absent or null"),
+    "half a pixel": (on_entry(height=30.5), ValueError, "not a whole number: height is 30.5"),
+    "no name": (without("file_name"), ValueError, "missing key: file_name is absent or null"),
+    "a number": (on_entry(file_name=9), ValueError, "not a name: file_name is 9"),
+    "a list": (on_entry(file_name=["b.png"]), ValueError, "not a name: file_name is"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_a_bad_image_is_named_or_left_out(folder, case):
+    damage, error, message = BAD_IMAGES[case]
+    damage(folder)
+    with pytest.raises(error, match=rf"all\.json, image 9: {message}"):
+        read(folder)
+    dataset = read(folder, on_bad="skip")
+    assert [record.image.name for record in dataset.records] == ["a.png", "c.png"]
+    assert [(file.name, thing) for file, thing, _ in dataset.problems] == [("all.json", "image 9")]
+
+
+def test_an_image_counts_once(folder):
+    again = {"id": 13, "file_name": "b.png", "width": WIDTH, "height": HEIGHT}
+    spoil(folder, partial(append, kind="images", entry=again))
+    with pytest.raises(ValueError, match=r"all\.json, image 13: listed twice: b\.png"):
+        read(folder)
+    spoil(folder, lambda content: content["images"][-1].update(id=9, file_name="d.png"))
+    with pytest.raises(ValueError, match=r"all\.json, image 9: listed twice"):
+        read(folder)
+    dataset = read(folder, on_bad="skip")
+    assert [record.image.name for record in dataset.records] == ["a.png", "b.png", "c.png"]
+    assert len(dataset[1][1]["labels"]) == 2
+
+
+def test_images_without_an_id_lose_their_annotations(folder):
+    spoil(folder, partial(drop, kind="images", key="id"))
+    with pytest.raises(ValueError, match="image number 1 of the list: missing key: id"):
+        read(folder)
+    dataset = read(folder, on_bad="skip")
+    assert len(dataset) == 2
+    assert [problem.object for problem in dataset.problems] == [
+        "image number 1 of the list",
+        "annotation 71",
+        "annotation 72",
+    ]
+
+
+def test_images_that_end_early_are_found(folder):
+    picture = folder / "images/b.png"
+    picture.write_bytes(picture.read_bytes()[:-300])
+    dataset = read(folder)  # the header is all right
+    with pytest.raises(ValueError, match=r"b\.png: corrupt image"):
+        dataset.verify()
+    left = read(folder, on_bad="skip")
+    assert len(left) == 2
+    assert [problem.file.name for problem in left.problems] == ["b.png"]
+
+
+# --- Bad files and bad questions: errors whatever on_bad says -------------------------------------
+
+
+@pytest.mark.parametrize("on_bad", ["raise", "skip"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "malformed JSON"),
+        (json.dumps(CONTENT)[:-30], "malformed JSON"),
+        ("[" * 100_000, "malformed JSON"),
+        ("[]", "not COCO's format: it must have lists of images, annotations, categories"),
+        ('{"images": [], "annotations": {}, "categories": []}', "not COCO's format"),
+        (json.dumps(CONTENT | {"annotations": None}), "not COCO's format"),
+        (json.dumps(CONTENT | {"categories": [{"id": 1}]}), "categories: missing key: name"),
+        (json.dumps(CONTENT | {"categories": []}), "categories: there are none"),
+        (json.dumps(CONTENT | {"categories": ["car"]}), "categories: not an object: 'car'"),
+        (
+            json.dumps(CONTENT | {"categories": [{"id": 3, "name": n} for n in ("car", "bus")]}),
+            r"categories: two have the same id: \(3, 3\)",
+        ),
+        (
+            json.dumps(CONTENT | {"categories": [{"id": n, "name": "car"} for n in (3, 4)]}),
+            r"categories: two have the same name: \('car', 'car'\)",
+        ),
+    ],
+)
+def test_bad_files_are_named(folder, text, message, on_bad):
+    (folder / "all.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"all\.json: {message}"):
+        read(folder, on_bad=on_bad)
+
+
+@pytest.mark.parametrize("on_bad", ["raise", "skip"])
+def test_folder_and_file_must_be_there(folder, on_bad):
+    with pytest.raises(FileNotFoundError, match="pictures: no such folder"):
+        COCOFolder(folder / "pictures", folder / "all.json", on_bad=on_bad)
+    with pytest.raises(FileNotFoundError, match=r"some\.json: no such file"):
+        COCOFolder(folder / "images", folder / "some.json", on_bad=on_bad)
+
+
+def test_something_must_be_left(folder):
+    (folder / "all.json").write_text(json.dumps(CONTENT | {"images": [], "annotations": []}))
+    with pytest.raises(ValueError, match="no image is left:\nimages: 0, objects: 0, problems: 0"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on_bad": "ignore"}, "on_bad must be 'raise' or 'skip', not 'ignore'"),
+        ({"class_names": ("car", "bus")}, "class_names must be 'background' and then"),
+    ],
+)
+def test_senseless_arguments_are_named(folder, options, message):
+    with refuses(message):
+        read(folder, **options)
+
+
+def test_a_category_called_background_is_no_class(folder):
+    zero = {"id": 0, "name": "background"}
+    spoil(folder, partial(append, kind="categories", entry=zero))
+    assert read(folder).class_names == NAMES
+    spoil(folder, partial(change, kind="annotations", category_id=0))
+    with pytest.raises(ValueError, match="'background' means that there is no object"):
+        read(folder)
+
+
+def test_without_pycocotools_the_extra_is_named(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    with pytest.raises(ImportError, match=r"pip install 'ssd-annotated\[coco\]'"):
+        read(folder)
