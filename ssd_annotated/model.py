@@ -379,13 +379,31 @@ def save_model(model: SSD, path: str | Path, dtype: torch.dtype | None = None) -
 
     With a `dtype` such as ``torch.float16`` the weights are stored in it.
     """
-    weights = model.state_dict()
+    content = describe(model)
     if dtype is not None:
-        weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
+        weights = content["state_dict"]
+        content["state_dict"] = {
+            k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()
+        }
+    write_whole(content, path)
+
+
+def describe(model: SSD) -> dict[str, object]:
+    """Spec, recipe and weights: all that `load_model` needs to build the model again."""
     spec, recipe = _plain(asdict(model.spec)), _plain(asdict(model.recipe))
-    content = {"spec": spec, "recipe": recipe, "state_dict": weights}
+    return {"spec": spec, "recipe": recipe, "state_dict": model.state_dict()}
+
+
+def write_whole(content: dict[str, object], path: str | Path) -> None:
+    """Write a file of plain data and tensors that is never seen half written.
+
+    It is written beside its place, brought to the disk, and then renamed, which happens at once.
+    """
     partial = Path(f"{path}.partial")
-    torch.save(content, partial)
+    with open(partial, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, path)
 
 
@@ -401,22 +419,29 @@ def _plain(value: object) -> object:
 def load_model(path: str | Path) -> SSD:
     """Build the model that `save_model` wrote, in eval mode, on the CPU, in single precision.
 
+    The checkpoints of a training can be loaded too; what they hold besides is left aside.
+
     Raises
     ------
     ValueError
         If the file is damaged, holds something else, or an architecture this version does not know.
     """
-    with open(path, "rb") as file:
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # zip, pickle and end-of-file errors have no base of their own
-            raise ValueError(f"{path} is damaged, or was not written by save_model") from error
+    content = read_plain(path)
     if not isinstance(content, dict) or not {"spec", "recipe", "state_dict"} <= set(content):
         raise ValueError(f"{path} holds no model: expected spec, recipe and state_dict")
     try:
-        return _rebuild(**content)
+        return _rebuild(*(content[name] for name in ("spec", "recipe", "state_dict")))
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def read_plain(path: str | Path) -> object:
+    """What `write_whole` wrote, on the CPU; a ValueError if the file is damaged."""
+    with open(path, "rb") as file:
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # zip, pickle and end-of-file errors have no base of their own
+            raise ValueError(f"{path} is damaged, or was not written by save_model") from error
 
 
 def _rebuild(spec: dict, recipe: dict, state_dict: dict[str, Tensor]) -> SSD:

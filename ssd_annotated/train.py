@@ -1,6 +1,7 @@
 """Training: show the network a batch, measure the loss, step downhill, again."""
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -305,7 +306,7 @@ class Trainer:
     def _finite_losses(
         self, parts: LossParts, share: Tensor, images: Tensor, targets: list[dict[str, Tensor]]
     ) -> dict[str, float]:
-        """Both losses of the whole batch as numbers; all processes find out together if they are none."""
+        """The whole batch's losses; if they are no numbers, all processes find out at once."""
         own = torch.stack([parts.localization, parts.confidence]) * share
         # One copy from the device for both numbers: it makes the host wait for the device.
         localization, confidence = (distributed.total(own) / distributed.world_size()).tolist()
@@ -414,6 +415,12 @@ def make_loader(dataset: Dataset, model: SSD, settings: Settings, first_step: in
         num_workers=settings.workers,
         collate_fn=partial(collate, recipe=model.recipe),
         pin_memory=model.priors.device.type == "cuda",
-        # There are as many workers as the user wants busy; OpenCV's own threads would be more.
-        worker_init_fn=lambda _: cv2.setNumThreads(0),
+        worker_init_fn=start_worker,
     )
+
+
+def start_worker(_number: int) -> None:
+    """A worker is one thread, OpenCV's included, and stops when the trainer stops, not before."""
+    cv2.setNumThreads(0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

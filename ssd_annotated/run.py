@@ -1,0 +1,316 @@
+"""A run: a training that lives in a folder, is stopped, killed or breaks, and goes on.
+
+The folder holds ``last.pt`` (the model, and all that is needed to go on), ``best.pt`` (the model
+that did best on the validation set), ``metrics.jsonl`` (a record a line) and, if the loss broke,
+``failure-step-N.pt`` (the batch that did it). Every ``.pt`` is whole at any moment, and plain data.
+"""
+
+import json
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm import tqdm
+
+from ssd_annotated import distributed
+from ssd_annotated.augment import Augmented
+from ssd_annotated.evaluate import Evaluation, evaluate
+from ssd_annotated.loss import MultiBoxLoss
+from ssd_annotated.model import SSD, describe, read_plain, save_model, write_whole
+from ssd_annotated.nms import Detections
+from ssd_annotated.predict import detect
+from ssd_annotated.train import (
+    NonFiniteLossError,
+    Record,
+    Settings,
+    Trainer,
+    start_worker,
+    summary,
+)
+
+LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.jsonl"
+#: Settings that say how fast a run goes, and not where to: these may change when it goes on.
+_FREE_SETTINGS = ("workers", "compile")
+
+
+class Outcome(NamedTuple):
+    """How a run ended: after how many steps, by which signal if any, and its best mAP if known."""
+
+    steps: int
+    stopped_by: signal.Signals | None
+    best: float | None
+
+
+def run(
+    model: SSD,
+    dataset: Dataset,
+    folder: str | Path,
+    settings: Settings | None = None,
+    *,
+    loss: MultiBoxLoss | None = None,
+    validation: Dataset | None = None,
+    validate_every: int = 5000,
+    save_every: int = 1000,
+    resume: bool = False,
+    tensorboard: bool = False,
+    progress: bool = True,
+) -> Outcome:
+    """Train `model` in `folder`, from the beginning or from where it was stopped.
+
+    Parameters
+    ----------
+    model, dataset, settings, loss
+        See `Trainer`.
+    folder
+        Made if it does not exist.
+    validation
+        Images to measure the mAP@0.5 on (area), every `validate_every` steps and at the end.
+    save_every
+        Steps between two writings of ``last.pt``. It is also written at the end, and on SIGTERM or
+        Ctrl-C, which stop the run after the step that it is at.
+    resume
+        Go on from ``last.pt``, if there is one. On one processor, with as many threads, the result
+        equals that of an uninterrupted run bit for bit.
+    tensorboard
+        Write the records for TensorBoard too (the extra ``tensorboard``).
+    progress
+        Whether to show a bar.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds a run, and `resume` is false.
+    ValueError
+        If it holds a run of another model, with other settings, or on other data.
+    NonFiniteLossError
+        If the loss breaks; names the file with the batch that did it.
+    """
+    for name, number in {"validate_every": validate_every, "save_every": save_every}.items():
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, not {number}")
+    folder = Path(folder)
+    trainer = Trainer(model, dataset, settings, loss)
+    best = _begin(folder, trainer, resume)
+    last_step = trainer.settings.steps
+    with Log(folder, trainer.next_step, tensorboard) as log, stop_signals() as caught:
+        bar = _bar(trainer, progress)
+        while trainer.next_step < last_step and not _anyone_stopped(caught, model):
+            record = _step(trainer, folder)
+            log.write(record)
+            _show(bar, record, best)
+            done = trainer.next_step
+            if validation is not None and (done % validate_every == 0 or done == last_step):
+                best = _validate(trainer, validation, folder, log, best)
+            if done % save_every == 0 and done < last_step:
+                _save(trainer, folder, best)
+        bar.close()
+    _save(trainer, folder, best)
+    return Outcome(trainer.next_step, caught[0] if caught else None, best)
+
+
+def detect_all(
+    model: SSD, dataset: Dataset, batch_size: int = 32, workers: int = 0
+) -> tuple[list[Detections], list[dict[str, Tensor]]]:
+    """Detections and targets of every image of a data set; several processes share the work.
+
+    Returns
+    -------
+    Both lists in the data set's order, on the CPU, in every process: what `evaluate` takes.
+    """
+    detections: list[Detections] = []
+    targets: list[dict[str, Tensor]] = []
+    mine = Subset(dataset, distributed.own_part(len(dataset)))
+    loader = DataLoader(
+        mine, batch_size, collate_fn=list, num_workers=workers, worker_init_fn=start_worker
+    )
+    for samples in loader:
+        images, truth = zip(*samples)
+        found = detect(model, list(images), batch_size)
+        detections += [Detections(*(field.cpu() for field in image)) for image in found]
+        targets += truth
+    whole = len(dataset)
+    return distributed.gather(detections, whole), distributed.gather(targets, whole)
+
+
+def validate(model: SSD, dataset: Dataset, batch_size: int = 32, workers: int = 0) -> Evaluation:
+    """Detect on a whole data set and evaluate: mAP@0.5, by area."""
+    detections, targets = detect_all(model, dataset, batch_size, workers)
+    return evaluate(detections, targets, model.spec.num_classes)
+
+
+# --- Beginning, going on, keeping -----------------------------------------------------------------
+
+
+def _begin(folder: Path, trainer: Trainer, resume: bool) -> float | None:
+    """Make the folder, or take up the run that is in it; its best mAP so far."""
+    if not (folder / LAST).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        return None
+    if not resume:
+        raise FileExistsError(f"{folder} holds a run: resume it, or choose another folder")
+    content = read_plain(folder / LAST)
+    now = {**describe(trainer.model), **_describe_run(trainer)}
+    if not isinstance(content, dict) or not set(now) < set(content):
+        raise ValueError(f"{folder / LAST} is no run that could go on, but holds a model only")
+    for part in ("spec", "recipe", "settings", "data"):
+        _check_same(folder / LAST, part, content[part], now[part])
+    trainer.model.load_state_dict(content["state_dict"])
+    trainer.restore(content["trainer"])
+    return content["best"]
+
+
+def _describe_run(trainer: Trainer) -> dict[str, dict[str, object]]:
+    """Settings and data as plain data: what must not change while a run rests."""
+    settings = asdict(trainer.settings)
+    dataset = trainer.dataset
+    data: dict[str, object] = {"images": len(dataset)}
+    if isinstance(dataset, Augmented):
+        data |= {"augmentation": asdict(dataset.augmentation), "augmentation_seed": dataset.seed}
+    kept = {name: value for name, value in settings.items() if name not in _FREE_SETTINGS}
+    return {"settings": kept, "data": data}
+
+
+def _check_same(file: Path, part: str, before: dict, now: dict) -> None:
+    for name in sorted(set(before) | set(now)):
+        if before.get(name) != now.get(name):
+            raise ValueError(
+                f"{file} was begun with other {part}: {name} was {before.get(name)!r}, and is "
+                f"{now.get(name)!r} now"
+            )
+
+
+def _save(trainer: Trainer, folder: Path, best: float | None) -> None:
+    if distributed.rank() == 0:
+        content = {**describe(trainer.model), **_describe_run(trainer)}
+        write_whole({**content, "trainer": trainer.state(), "best": best}, folder / LAST)
+
+
+def _step(trainer: Trainer, folder: Path) -> Record:
+    """One step; if the loss breaks, the batch that did it is kept."""
+    step = trainer.next_step
+    try:
+        return trainer.step()
+    except NonFiniteLossError as error:
+        suffix = f"-rank-{distributed.rank()}" if distributed.world_size() > 1 else ""
+        file = folder / f"failure-step-{step}{suffix}.pt"
+        batch = {"images": error.images, "targets": error.targets}
+        write_whole({"step": step, **batch}, file)
+        raise NonFiniteLossError(f"{error}; its batch is in {file}", **batch) from None
+
+
+def _validate(
+    trainer: Trainer, validation: Dataset, folder: Path, log: "Log", best: float | None
+) -> float | None:
+    """Measure, record, and keep the model if it is the best so far."""
+    settings = trainer.settings
+    result = validate(trainer.model, validation, settings.batch_size, settings.workers)
+    log.write({"step": trainer.next_step - 1, "mean_ap": result.mean_ap})
+    if math.isnan(result.mean_ap) or (best is not None and result.mean_ap <= best):
+        return best
+    if distributed.rank() == 0:
+        save_model(trainer.model, folder / BEST)
+    return result.mean_ap
+
+
+# --- Records and signals --------------------------------------------------------------------------
+
+
+class Log:
+    """Records as JSON lines, and for TensorBoard if asked for; the first process writes them.
+
+    Of a run that goes on from step `start`, what was written of later steps is removed.
+    """
+
+    def __init__(self, folder: Path, start: int, tensorboard: bool = False) -> None:
+        self._file = self._board = None
+        if distributed.rank() > 0:
+            return
+        path = folder / METRICS
+        kept = [line for line in _lines(path) if json.loads(line)["step"] < start]
+        path.write_text("".join(kept), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8", buffering=1)  # line by line
+        if tensorboard:
+            self._board = _summary_writer(folder, start)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for output in filter(None, (self._file, self._board)):
+            output.close()
+
+    def write(self, record: Record) -> None:
+        """Add a record; JSON has no NaN, so that becomes null."""
+        if self._file is None:
+            return
+        known = {k: None if math.isnan(value) else value for k, value in record.items()}
+        self._file.write(json.dumps(known) + "\n")
+        if self._board is not None:
+            for name, value in record.items():
+                self._board.add_scalar(name, value, record["step"])
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The whole lines of a file; a killed process may leave half of one at the end."""
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            yield from (line for line in file if line.endswith("\n"))
+
+
+def _summary_writer(folder: Path, start: int) -> object:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "TensorBoard is not installed: pip install 'ssd-annotated[tensorboard]'"
+        ) from error
+    return SummaryWriter(folder, purge_step=start)
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[signal.Signals]]:
+    """Collect SIGTERM and Ctrl-C in a list, instead of being stopped by them in mid-step.
+
+    A second Ctrl-C interrupts at once. (Only the main thread of a program may catch signals.)
+    """
+    caught: list[signal.Signals] = []
+
+    def catch(number: int, _frame: object) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(signal.Signals(number))
+
+    watched = (signal.SIGTERM, signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread():
+        watched = ()
+    before = {number: signal.signal(number, catch) for number in watched}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _anyone_stopped(caught: list[signal.Signals], model: SSD) -> bool:
+    """Processes that train together stop after the same step, or one would wait for ever."""
+    return bool(distributed.total(torch.tensor(len(caught), device=model.priors.device)) > 0)
+
+
+def _bar(trainer: Trainer, progress: bool) -> tqdm:
+    silent = not progress or distributed.rank() > 0
+    steps = trainer.settings.steps
+    return tqdm(total=steps, initial=trainer.next_step, disable=silent, unit="step")
+
+
+def _show(bar: tqdm, record: Record, best: float | None) -> None:
+    score = "" if best is None else f", best mAP {best:.3f}"
+    bar.set_postfix_str(summary(record) + score, refresh=False)
+    bar.update()
