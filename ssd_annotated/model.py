@@ -400,11 +400,15 @@ def write_whole(content: dict[str, object], path: str | Path) -> None:
     It is written beside its place, brought to the disk, and then renamed, which happens at once.
     """
     partial = Path(f"{path}.partial")
-    with open(partial, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _plain(value: object) -> object:

@@ -319,13 +319,14 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def disk_full(_content, target):
-        target.write_bytes(b"half a mod")
+        target.write(b"half a mod")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(torch, "save", disk_full)
     with pytest.raises(OSError, match="no space left"):
         save_model(small(), path)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("keep", [0, 5, 3000, -10])
