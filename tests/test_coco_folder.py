@@ -16,6 +16,9 @@ from voc_files import HEIGHT, WIDTH, noise
 
 from ssd_annotated.data.coco import COCOFolder
 from ssd_annotated.data.survey import survey
+from ssd_annotated.data.voc import VOCFolder
+
+BCCD = Path(__file__).resolve().parents[2] / "shared" / "data" / "bccd"
 
 # Ids with gaps and out of order, as COCO's are.
 CONTENT = {
@@ -387,3 +390,42 @@ def test_without_pycocotools_the_extra_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
     with pytest.raises(ImportError, match=r"pip install 'ssd-annotated\[coco\]'"):
         read(folder)
+
+
+# --- A real data set, in both formats -------------------------------------------------------------
+
+
+def as_coco(dataset: VOCFolder) -> dict:
+    """What COCO's file would say of a folder in VOC's layout."""
+    content = {"images": [], "annotations": [], "categories": []}
+    for number, name in enumerate(dataset.class_names[1:]):
+        append(content, "categories", {"id": 10 * number, "name": name})
+    for number, record in enumerate(dataset.records):
+        width, height = record.size
+        image = {"id": number, "file_name": record.image.name, "width": width, "height": height}
+        append(content, "images", image)
+        boxes = np.round(record.boxes * np.tile(record.size, 2), 2)
+        for name, (x0, y0, x1, y1) in zip(record.names, boxes.tolist()):
+            thing = {
+                "id": len(content["annotations"]),
+                "image_id": number,
+                "category_id": 10 * (dataset.class_names.index(name) - 1),
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "iscrowd": 0,
+            }
+            append(content, "annotations", thing)
+    return content
+
+
+@pytest.mark.skipif(not BCCD.is_dir(), reason="the BCCD data set is not here")
+def test_bccd_is_the_same_in_both_formats(tmp_path):
+    voc = VOCFolder([(BCCD, "test")])
+    (tmp_path / "test.json").write_text(json.dumps(as_coco(voc)))
+    coco = COCOFolder(BCCD / "JPEGImages", tmp_path / "test.json")
+    assert coco.class_names == voc.class_names
+    assert len(coco) == len(voc)
+    for index in range(len(voc)):
+        expected, found = voc.target(index), coco.target(index)
+        torch.testing.assert_close(found["boxes"], expected["boxes"], rtol=0, atol=1e-6)
+        assert torch.equal(found["labels"], expected["labels"])
+    assert np.array_equal(coco[3][0], voc[3][0])

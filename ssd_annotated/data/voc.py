@@ -4,13 +4,22 @@ A root holds ``ImageSets/Main/<set>.txt`` (one id a line), ``Annotations/<id>.xm
 and ``JPEGImages/<id>.jpg`` (or .png, .bmp, …).
 """
 
+import os
+import shutil
 from collections.abc import Iterable, Sequence
+from http.client import HTTPException
 from pathlib import Path
+from tarfile import TarError
 from typing import Literal
+
+from torchvision.datasets import VOCDetection
+from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from ssd_annotated.data.annotation import Pictures, Problem, read_record
 from ssd_annotated.data.folder import AnnotatedFolder, check_class_names
 
+#: What of PASCAL VOC anyone can download with its annotations.
+PUBLISHED = {"2007": ("train", "val", "trainval", "test"), "2012": ("train", "val", "trainval")}
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -117,3 +126,61 @@ def find_pictures(root: Path) -> Pictures:
         if file.suffix.lower() in SUFFIXES:
             pictures.setdefault(file.stem, []).append(file)
     return pictures
+
+
+# --- PASCAL VOC itself ----------------------------------------------------------------------------
+
+
+def download_voc(root: str | Path, year: str = "2007", image_set: str = "trainval") -> Path:
+    """Download PASCAL VOC 2007 or 2012 unless it is there; return the root that a `VOCFolder` asks.
+
+    Parameters
+    ----------
+    root
+        Where ``VOCdevkit/VOC2007`` (or 2012) is, or goes. For a while the archive lies beside it.
+    year, image_set
+        ``"2007"`` with ``"trainval"``, ``"train"`` or ``"val"`` (which come together) or
+        ``"test"``; ``"2012"`` with the first three.
+
+    Raises
+    ------
+    ValueError
+        If there is no such year or image set.
+    OSError
+        If the download fails, breaks off or has a wrong checksum, or the disk is full. Nothing of
+        it stays, and the next call starts afresh.
+
+    Notes
+    -----
+    torchvision's ``VOCDetection`` downloads, compares the MD5 checksum and unpacks, in a folder of
+    its own. Only then do the files move to their place, the lists of the image sets last: a set
+    that is listed is complete. Two processes must not download the same at once.
+    """
+    if image_set not in PUBLISHED.get(year, ()):
+        known = "; ".join(f"{key}: {', '.join(sets)}" for key, sets in PUBLISHED.items())
+        raise ValueError(f"no image set {image_set!r} of VOC {year!r}; there are {known}")
+    archive = DATASET_YEAR_DICT["2007-test" if (year, image_set) == ("2007", "test") else year]
+    home = Path(root) / "VOCdevkit" / f"VOC{year}"
+    if (home / "ImageSets" / "Main" / f"{image_set}.txt").is_file():
+        return home
+    scratch = Path(root) / f"VOC{year}-{image_set}.download"
+    try:
+        VOCDetection(scratch, year, image_set, download=True)
+        move_files(scratch / archive["base_dir"], home)
+    except (OSError, HTTPException, RuntimeError, TarError) as error:
+        # torchvision's RuntimeError: the checksum is wrong, of half a file or of another.
+        broken = "broken off or changed on the way: " if isinstance(error, RuntimeError) else ""
+        advice = f"Try again, or download it by other means and unpack it in {root}"
+        reason = broken + str(error).rstrip(".")
+        raise OSError(f"cannot download {archive['url']}: {reason}. {advice}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return home
+
+
+def move_files(source: Path, target: Path) -> None:
+    """Move all files to where other files may be already, the lists of the image sets last."""
+    files = [file.relative_to(source) for file in source.rglob("*") if file.is_file()]
+    for file in sorted(files, key=lambda file: file.parts[0] == "ImageSets"):
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source / file, target / file)
