@@ -134,5 +134,5 @@ def measure(text: str, scale: float) -> tuple[tuple[int, int], tuple[int, int], 
     """(width, height) of a plate for a text, where the text starts on it, and its thickness."""
     thickness = max(1, round(2 * scale))
     (columns, rows), below = cv2.getTextSize(text, FONT, scale, thickness)
-    margin = max(1, rows // 8)
+    margin = max(2, rows // 8)
     return (columns + 2 * margin, rows + below + 2 * margin), (margin, margin + rows), thickness

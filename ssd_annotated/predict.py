@@ -1,9 +1,10 @@
 """Detect: photographs in, detections out; and whole folders, videos and cameras."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from itertools import islice, tee
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -88,10 +89,17 @@ def detect_stream(
     """`detect` for images without end: a batch is taken when its first detections are asked for."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    recipe = changed(model.recipe, changes)
-    rest = iter(images)
-    batches = iter(lambda: list(islice(rest, batch_size)), [])
-    return (found for batch in batches for found in _detect_batch(model, batch, recipe))
+    return _batches(model, iter(images), batch_size, changed(model.recipe, changes))
+
+
+def _batches(
+    model: SSD, images: Iterator[np.ndarray], batch_size: int, recipe: Recipe
+) -> Iterator[Detections]:
+    """The detections of images, batch by batch, none of which is held while the next is read."""
+    while batch := list(islice(images, batch_size)):
+        found = _detect_batch(model, batch, recipe)
+        batch.clear()
+        yield from found
 
 
 def changed(recipe: Recipe, changes: dict[str, object]) -> Recipe:
@@ -291,11 +299,16 @@ def _run(
     bar: tqdm,
 ) -> None:
     """Detect on all items, and hand each with its detections to all writers, in order."""
-    # What `tee` remembers is the batch: the network takes it before its first image is written.
-    kept, taken = tee(items)
-    found = detect_stream(model, (item.image for item in taken), batch_size, **asdict(recipe))
+    waiting: deque[Photograph | Frame] = deque()  # a batch: taken by the network, not yet written
+
+    def images() -> Iterator[np.ndarray]:
+        for item in items:
+            waiting.append(item)
+            yield item.image
+
     with bar:
-        for item, detections in zip(kept, found):
+        for detections in detect_stream(model, images(), batch_size, **asdict(recipe)):
+            item = waiting.popleft()
             for write in writers:
                 write(item, detections)
             bar.update()

@@ -1,17 +1,23 @@
-"""Detection from images: the same as its steps by hand, whatever the batch."""
+"""Detection from images: the same as its steps by hand, whatever the batch; files in and out."""
 
 import copy
 import inspect
-from dataclasses import fields, replace
+import json
+import weakref
+from dataclasses import asdict, fields, replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from refusals import refuses
 
+from ssd_annotated import media
+from ssd_annotated.draw import draw_detections
+from ssd_annotated.media import Video, read_image, write_image
 from ssd_annotated.model import tiny_ssd
 from ssd_annotated.nms import postprocess
-from ssd_annotated.predict import detect
+from ssd_annotated.predict import detect, detect_images, detect_stream, detect_video
 from ssd_annotated.transforms import prepare
 
 # Layers this small are one thread's work; more threads only wait for each other.
@@ -159,3 +165,302 @@ def test_one_array_is_no_list_of_images(model):
 def test_a_batch_of_nothing_is_refused(model, batch_size):
     with refuses(f"batch_size must be at least 1, not {batch_size}"):
         detect(model, photographs(1), batch_size)
+
+
+# --- Changes for one call, and streams
+
+
+def test_a_recipe_can_be_changed_for_one_call(model):
+    images = photographs(2)
+    recipe = model.recipe
+    found = detect(model, images, score_threshold=0.4, nms_threshold=0.2)
+    assert model.recipe is recipe
+    model.recipe = replace(recipe, score_threshold=0.4, nms_threshold=0.2)
+    assert_same(found, detect(model, images))
+
+
+def test_a_higher_threshold_finds_the_same_but_less(model):
+    model.recipe = replace(model.recipe, top_k=None, max_detections=None)
+    for all_, some in zip(
+        detect(model, photographs(3)), detect(model, photographs(3), score_threshold=0.3)
+    ):
+        sure = all_.scores > 0.3
+        assert 0 < sure.sum() < len(sure)
+        assert all(torch.equal(a[sure], b) for a, b in zip(all_, some, strict=True))
+
+
+def test_a_change_of_what_no_recipe_has_is_named(model):
+    with refuses("a recipe has no score, threshold; it has image_size, .*score_threshold"):
+        detect(model, [], score=0.5, threshold=0.1)
+
+
+def test_a_stream_takes_a_batch_at_a_time(model):
+    taken = []
+
+    def endless():
+        for image in photographs(5) * 1000:
+            taken.append(image)
+            yield image
+
+    stream = detect_stream(model, endless(), batch_size=3)
+    assert taken == []
+    found = [next(stream) for _ in range(4)]
+    assert len(taken) == 6
+    assert_same(found, detect(model, photographs(5)[:4]))
+
+
+def test_between_two_images_of_a_stream_the_model_is_its_owners(model):
+    stream = detect_stream(model.train(), photographs(2), batch_size=1)
+    next(stream)
+    assert model.training
+    assert torch.is_grad_enabled()
+
+
+def test_a_stream_refuses_before_it_starts(model):
+    with refuses("batch_size must be at least 1, not 0"):
+        detect_stream(model, [], 0)
+
+
+# --- Folders
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "photos"
+    for image, name in zip(photographs(5), ["a.png", "b.bmp", "ç.png", "d.png", "e.tif"]):
+        write_image(image, path / name)
+    return path
+
+
+def test_a_folder_is_drawn_and_written_down(model, folder, tmp_path, capfd):
+    drawings, document = tmp_path / "out" / "drawn", tmp_path / "out" / "found.json"
+    tally = detect_images(
+        model, folder, drawings=drawings, document=document, batch_size=2, score_threshold=0.4
+    )
+    found = detect(model, photographs(5), score_threshold=0.4)
+    assert tally == (5, sum(len(one.scores) for one in found), [])
+    content = json.loads(document.read_text())
+    recipe = replace(model.recipe, score_threshold=0.4)
+    assert content["model"]["architecture"] == "tiny_ssd"
+    assert content["model"]["recipe"] == json.loads(json.dumps(asdict(recipe)))
+    for name, entry, one, image in zip(
+        ["a.png", "b.bmp", "d.png", "e.tif", "ç.png"],
+        content["images"],
+        *zip(*[(found[i], photographs(5)[i]) for i in (0, 1, 3, 4, 2)]),
+        strict=True,
+    ):
+        assert entry["file"] == name
+        assert (entry["height"], entry["width"]) == image.shape[:2]
+        assert [thing["label"] for thing in entry["detections"]] == one.labels.tolist()
+        drawn = draw_detections(image, one, model.recipe.class_names)
+        assert np.array_equal(read_image(drawings / name), drawn)
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert "5/5" in captured.err
+
+
+def test_one_photograph_only(model, folder, tmp_path, capfd):
+    document = tmp_path / "found.json"
+    options = {"score_threshold": 0.9999, "progress": False}
+    tally = detect_images(model, str(folder / "b.bmp"), document=str(document), **options)
+    assert tally == (1, 0, [])
+    assert capfd.readouterr().err == ""
+    assert [image["file"] for image in json.loads(document.read_text())["images"]] == ["b.bmp"]
+
+
+def test_drawings_want_to_be_sure(model, folder, tmp_path):
+    tally = detect_images(model, folder, document=tmp_path / "found.json")
+    found = detect(model, photographs(5), score_threshold=0.5)
+    assert tally.objects == sum(len(one.scores) for one in found)
+
+
+def test_no_more_than_a_batch_is_held(model, tmp_path, monkeypatch):
+    for number in range(20):
+        write_image(photographs(1)[0], tmp_path / "photos" / f"{number}.png")
+    read, seen, alive = media.read_image, [], []
+
+    def remember(file):
+        alive.append(sum(image() is not None for image in seen))
+        image = read(file)
+        seen.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(media, "read_image", remember)
+    detect_images(model, tmp_path / "photos", drawings=tmp_path / "drawn", batch_size=4)
+    assert len(alive) == 20
+    assert 3 <= max(alive) <= 5  # a batch, and the one that was just written
+
+
+def test_bad_photographs_are_left_out_or_stop_the_run(model, folder, tmp_path):
+    (folder / "b.bmp").write_text("no image")
+    targets = {"drawings": tmp_path / "drawn", "document": tmp_path / "found.json"}
+    with refuses(r"b\.bmp: corrupt image"):
+        detect_images(model, folder, **targets)
+    assert not targets["document"].exists()
+    tally = detect_images(model, folder, on_bad="skip", **targets)
+    assert (tally.images, [problem.file.name for problem in tally.problems]) == (4, ["b.bmp"])
+    assert len(json.loads(targets["document"].read_text())["images"]) == 4
+
+
+def test_nothing_is_left(model, tmp_path):
+    (tmp_path / "a.png").write_text("no image")
+    with refuses(r"no image is left of 1: .*a\.png: corrupt image"):
+        detect_images(model, tmp_path, document=tmp_path / "found.json", on_bad="skip")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_photographs_are_never_overwritten(model, folder, tmp_path):
+    with refuses(r"a\.png: would overwrite what is read"):
+        detect_images(model, folder, drawings=folder)
+    with refuses(r"b\.bmp: would overwrite what is read"):
+        detect_images(model, folder / "b.bmp", drawings=folder)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "e.tif").symlink_to(folder / "e.tif")
+    with refuses(r"e\.tif: would overwrite what is read"):
+        detect_images(model, folder, drawings=tmp_path / "elsewhere")
+    assert np.array_equal(read_image(folder / "e.tif"), photographs(5)[4])
+
+
+def test_a_folder_and_nothing_to_write(model, folder, tmp_path):
+    with refuses("nothing to write: give drawings, a document, or both"):
+        detect_images(model, folder)
+    with refuses(r"found\.txt: expected a name that ends in \.json"):
+        detect_images(model, folder, document=tmp_path / "found.txt")
+    with refuses("a recipe has no colour"):
+        detect_images(model, folder, document=tmp_path / "found.json", colour="red")
+
+
+# --- Videos
+
+
+def save_film(path, count):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5, (80, 60))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV cannot write MJPG")
+    for number in range(count):
+        image = np.random.default_rng(number).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        writer.write(cv2.GaussianBlur(image, (0, 0), 3))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def film(tmp_path):
+    return save_film(tmp_path / "film.avi", 7)
+
+
+def test_a_film_is_drawn_and_written_down(model, film, tmp_path, capfd):
+    drawings, document = tmp_path / "out" / "drawn.mp4", tmp_path / "out" / "found.jsonl"
+    seen = []
+    tally = detect_video(
+        model,
+        film,
+        drawings=drawings,
+        document=document,
+        on_frame=lambda frame, found: seen.append((frame, found)),
+        batch_size=3,
+        score_threshold=0.4,
+    )
+    with Video(film) as video:
+        frames = [frame.image for frame in video]
+    found = detect(model, frames, score_threshold=0.4)
+    assert_same([one for _, one in seen], found)
+    assert tally == (7, sum(len(one.scores) for one in found), [])
+    lines = [json.loads(line) for line in document.read_text().splitlines()]
+    assert [(line["frame"], round(line["seconds"] * 5)) for line in lines] == [
+        (number, number) for number in range(7)
+    ]
+    assert [len(line["detections"]) for line in lines] == [len(one.scores) for one in found]
+    with Video(drawings) as video:
+        assert video.fps == 5
+        drawn = [frame.image for frame in video]
+    for image, one, written in zip(frames, found, drawn, strict=True):
+        expected = draw_detections(image, one, model.recipe.class_names)
+        assert np.abs(expected.astype(int) - written).mean() < 15
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert "7/7" in captured.err
+
+
+def test_as_many_frames_as_wanted(model, film, tmp_path):
+    document = tmp_path / "found.jsonl"
+    tally = detect_video(model, film, document=document, frames=4, progress=False)
+    assert tally.images == len(document.read_text().splitlines()) == 4
+    with refuses("frames must be at least 1, not 0"):
+        detect_video(model, film, document=document, frames=0)
+
+
+def test_a_film_that_ends_early_leaves_nothing_or_what_there_is(model, tmp_path):
+    film = save_film(tmp_path / "film.avi", 40)
+    film.write_bytes(film.read_bytes()[: film.stat().st_size * 2 // 3])
+    targets = {"drawings": tmp_path / "drawn.mp4", "document": tmp_path / "found.jsonl"}
+    with refuses(r"film\.avi: ends early: \d+ of 40 frames could be read"):
+        detect_video(model, film, progress=False, **targets)
+    assert [file.name for file in tmp_path.iterdir()] == ["film.avi"]
+    tally = detect_video(model, film, on_bad="skip", progress=False, **targets)
+    assert 10 < tally.images < 35
+    assert f"{tally.images} of 40" in str(*tally.problems)
+    with Video(targets["drawings"]) as video:
+        assert len(list(video)) == tally.images
+    assert len(targets["document"].read_text().splitlines()) == tally.images
+
+
+def test_films_are_never_overwritten(model, film, tmp_path):
+    with refuses(r"film\.avi: expected a name that ends in \.mp4"):
+        detect_video(model, film, drawings=film)
+    film = film.rename(film.with_suffix(".mp4"))
+    with refuses(r"film\.mp4: would overwrite what is read"):
+        detect_video(model, film, drawings=film)
+    with refuses(r"nothing to write: give drawings, a document, both, or on_frame"):
+        detect_video(model, film)
+    with refuses(r"found\.json: expected a name that ends in \.jsonl"):
+        detect_video(model, film, document=tmp_path / "found.json")
+
+
+@pytest.fixture
+def camera(film, monkeypatch):
+    """Camera 0 shows a film."""
+    capture = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda source: capture(source or str(film)))
+
+
+def interrupt_after(count):
+    left = iter(range(count))
+
+    def on_frame(*_):
+        if next(left, None) is None:
+            raise KeyboardInterrupt("Ctrl-C")
+
+    return on_frame
+
+
+@pytest.mark.usefixtures("camera")
+def test_a_camera_until_ctrl_c(model, tmp_path):
+    targets = {"drawings": tmp_path / "drawn.mp4", "document": tmp_path / "found.jsonl"}
+    stop = interrupt_after(3)
+    tally = detect_video(model, 0, on_frame=stop, batch_size=1, progress=False, **targets)
+    assert tally.images == 4
+    lines = targets["document"].read_text().splitlines()
+    with Video(targets["drawings"]) as video:
+        assert len(list(video)) == len(lines) == tally.images
+
+
+def test_ctrl_c_stops_a_film_and_leaves_nothing(model, film, tmp_path):
+    with refuses("Ctrl-C", KeyboardInterrupt):
+        detect_video(model, film, document=tmp_path / "a.jsonl", on_frame=interrupt_after(3))
+    assert [file.name for file in tmp_path.iterdir()] == ["film.avi"]
+
+
+def test_ctrl_c_before_the_first_frame_of_a_camera(model, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt("Ctrl-C")
+
+    class Camera:
+        isOpened = release = lambda _: True  # noqa: N815
+        get = lambda *_: 0.0  # noqa: E731
+        read = interrupt
+
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: Camera())
+    with refuses("Ctrl-C", KeyboardInterrupt):
+        detect_video(model, 0, document=tmp_path / "a.jsonl")
+    assert list(tmp_path.iterdir()) == []
