@@ -1,27 +1,47 @@
-# The book and its environment: docker build -t annotated-ssd . && docker run --rm -p 8888:8888 annotated-ssd
-# Add --gpus all where there is a GPU. JupyterLab prints the address, with its token, when it starts.
+# The book and its environment. PyTorch's wheels bring their own CUDA, so one image serves with and
+# without a GPU:
+#   docker build -t annotated-ssd .
+#   docker run --rm --gpus all -p 8888:8888 annotated-ssd     JupyterLab, with a token in its log
+#   docker run --rm annotated-ssd test                        the tests, every chapter among them
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 FROM ${BASE_IMAGE}
 
-# What OpenCV's wheel expects of the system, and a slim image lacks.
+# What OpenCV's wheel expects of the system, and a slim image lacks; and an init that reaps.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 libxcb1 make \
+ && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 libxcb1 make tini \
  && rm -rf /var/lib/apt/lists/*
 
 ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    MPLCONFIGDIR=/tmp/matplotlib
+    MPLCONFIGDIR=/tmp/matplotlib \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 
+# The layers stand in the order in which they change: the lock (by far the largest), the package,
+# the book. A change of a chapter copies a few files.
 WORKDIR /home/reader/annotated-ssd
-# The lock first: this layer, the large one, is kept until the lock changes.
 COPY requirements.txt ./
-RUN pip install -r requirements.txt
+RUN pip install -r requirements.txt \
+ && useradd --create-home --uid 1000 reader \
+ && mkdir /data /runs \
+ && chown reader:reader /home/reader /home/reader/annotated-ssd /data /runs
 
-RUN useradd --create-home --uid 1000 reader && chown reader:reader /home/reader /home/reader/annotated-ssd
+COPY --chown=reader:reader pyproject.toml README.md LICENSE ./
+COPY --chown=reader:reader ssd_annotated ssd_annotated
+RUN pip install --no-deps -e . && chown -R reader:reader .
+
 COPY --chown=reader:reader . .
-RUN pip install --no-deps -e .
 USER 1000
 
+LABEL org.opencontainers.image.title="The Annotated SSD" \
+      org.opencontainers.image.description="The Single Shot MultiBox Detector, derived, drawn, run, and proved equal to the code that trains" \
+      org.opencontainers.image.licenses="MIT AND CC-BY-4.0"
+
 EXPOSE 8888
-CMD ["jupyter", "lab", "--ip=0.0.0.0", "--port=8888", "--no-browser", "--notebook-dir=book"]
+# Only where JupyterLab serves is there something to ask; a training is as healthy as its process.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
+  CMD test ! -e /tmp/serving || python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:8888/api', timeout=4)"
+ENTRYPOINT ["tini", "--", "docker/entrypoint.sh"]
+CMD ["lab"]

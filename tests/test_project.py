@@ -79,7 +79,7 @@ def test_version_is_said_alike_everywhere():
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
 def test_every_command_that_is_documented_is_a_target(name):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     text = (ROOT / name).read_text(encoding="utf-8")
     code = re.findall(r"`([^`\n]+)`", text) + re.findall(r"^ {0,4}(make .+)$", text, re.MULTILINE)
     commands = [c.partition("#")[0].split()[1:] for c in code if c.startswith("make ")]
