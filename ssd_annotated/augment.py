@@ -165,7 +165,7 @@ _SSD_PYTORCH = Augmentation(
     interpolations=("linear",),
 )
 #: What the others draw. They pick an option first and, if it fails, pick again among all of them,
-#: so that options which often fail come up less than in Caffe; that is not reproduced.
+#: so that options which often fail come up more than in Caffe; that is not reproduced.
 AUGMENTATIONS = {
     "none": Augmentation(
         distort_probability=0,
