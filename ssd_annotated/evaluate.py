@@ -234,14 +234,14 @@ def find_mistakes(
 ) -> list[Mistake]:
     """Every false positive of at least `minimum_score`, surest first, then every missed object.
 
-    The kinds of false positives, the first that fits:
+    The kinds of false positives:
 
     - ``"duplicate"``: the object is found already, by a better score;
-    - ``"localization"``: an object of this class, but the IoU is less than `iou_threshold`;
-    - ``"confusion"``: an object of another class;
-    - ``"background"``: no object comes near.
+    - ``"localization"``: what it overlaps most is of its class, but less than `iou_threshold`;
+    - ``"confusion"``: what it overlaps most is of another class;
+    - ``"background"``: no object comes near, which is an IoU of 0.1.
 
-    Near is an IoU of 0.1. A ``"miss"`` is an object, not a difficult one, that no detection of at
+    A ``"miss"`` is an object, not a difficult one, that no detection of at
     least `minimum_score` found. Beside it stands the best-scoring detection near it, of whatever
     class and score, if there is one. The largest objects come first.
 
@@ -255,7 +255,8 @@ def find_mistakes(
     Notes
     -----
     The kinds are those of Hoiem, Chodpathumwan and Dai 2012, *Diagnosing Error in Object
-    Detectors*, who count duplicates among the localization errors.
+    Detectors*, who count duplicates among the localization errors, and call it localization
+    whenever an object of the class comes near, even if one of another class fits better.
     """
     if not 0 <= minimum_score <= 1:
         raise ValueError(f"minimum_score must be in [0, 1], not {minimum_score}")
@@ -347,19 +348,19 @@ def _false_positives(
     claims: _Claims,
     iou_threshold: float,
 ) -> list[Mistake]:
-    """The misjudged detections of one image, each with the first kind that fits."""
+    """The detections of one image that are false positives, each with its kind."""
     other_class = found.labels[:, None] != target["labels"][None, :]
     other_iou, other = _largest(pairwise_iou(found.boxes, target["boxes"]) * other_class)
     mistakes = []
     for d in (claims.verdict == MISS).nonzero().flatten().tolist():
         if claims.iou[d] >= iou_threshold:
             mistakes.append(_mistake("duplicate", image, found, d, target, claims.object[d]))
-        elif claims.iou[d] >= NEAR:
-            mistakes.append(_mistake("localization", image, found, d, target, claims.object[d]))
-        elif other_iou[d] >= NEAR:
-            mistakes.append(_mistake("confusion", image, found, d, target, other[d]))
-        else:
+        elif max(claims.iou[d], other_iou[d]) < NEAR:
             mistakes.append(_mistake("background", image, found, d, target, None))
+        elif claims.iou[d] >= other_iou[d]:
+            mistakes.append(_mistake("localization", image, found, d, target, claims.object[d]))
+        else:
+            mistakes.append(_mistake("confusion", image, found, d, target, other[d]))
     return mistakes
 
 

@@ -495,6 +495,14 @@ def test_each_kind_of_mistake_by_hand():
     }
 
 
+def test_what_it_overlaps_most_decides_between_localization_and_confusion():
+    # A cat inside a dog: IoU 1/4 with each other. A box called cat is nearer to the one or other.
+    target = truth(torch.tensor([[0, 0, 0.5, 0.5], [0, 0, 1, 1]]), [1, 2])
+    boxes = torch.tensor([[0, 0, 0.9, 0.9], [0, 0, 0.75, 0.5]])  # second: .667 and .375
+    kinds = [m.kind for m in find_mistakes([found(boxes, [0.9, 0.8])], [target], 3, 0.7)]
+    assert kinds == ["confusion", "localization", "miss", "miss"]
+
+
 def test_a_detection_of_low_score_is_no_mistake_but_explains_a_miss():
     target = truth(squares((0, 0)))
     detection = found(squares((0, 0), (0.5, 0.5)), [0.2, 0.1])
@@ -563,12 +571,11 @@ def mistakes_in_words(detections, targets, iou_threshold, minimum_score):
                     claimed.add(g)
                     continue
                 kind = "duplicate"
-            elif any(v >= 0.1 for v in own.values()):
-                kind = "localization"
-            elif any(v >= 0.1 for g, v in iou.items() if g not in own):
-                kind = "confusion"
-            else:
+            elif all(v < 0.1 for v in iou.values()):
                 kind = "background"
+            else:
+                most = max(iou.values())
+                kind = "localization" if most in own.values() else "confusion"
             sentences.append((kind, image, round(score, 5)))
         sentences += [
             ("miss", image, tuple(target["boxes"][g].tolist()))
