@@ -160,6 +160,12 @@ def test_a_broken_download_is_an_error_and_leaves_nothing(server, tmp_path, spoi
     works(tmp_path / "data")
 
 
+def test_the_address_is_that_of_the_set(server, tmp_path):
+    server.files.clear()
+    with pytest.raises(OSError, match=f"{server.address}/VOCtest_06-Nov-2007.tar: HTTP Error 404"):
+        download_voc(tmp_path, image_set="test")
+
+
 @pytest.mark.usefixtures("server")
 def test_what_a_killed_process_left_is_overwritten(tmp_path):
     scratch = tmp_path / "data/VOC2007-trainval.download"
