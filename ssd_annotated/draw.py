@@ -91,9 +91,8 @@ def draw_box(canvas: UInt8[np.ndarray, "h w 3"], box: list[float], colour: Colou
     thickness = max(2, round((height * width) ** 0.5 / 350))
     x0, y0, x1, y1 = (round(side) for side in box)
     # A box ends where its last pixel ends.
-    start, end = (min(x0, width - 1), min(y0, height - 1)), (max(x1 - 1, 0), max(y1 - 1, 0))
-    cv2.rectangle(canvas, start, end, ink(colour), thickness + 2)
-    cv2.rectangle(canvas, start, end, colour, thickness)
+    for shade, wide in ((ink(colour), thickness + 2), (colour, thickness)):
+        cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), shade, wide)
 
 
 def draw_name(

@@ -315,6 +315,7 @@ def test_a_file_is_whole_or_not_there(tmp_path):
     with whole(path) as partial:
         partial.write_text("first")
         assert not path.exists()
+    assert [file.name for file in path.parent.iterdir()] == ["a.json"]
     with refuses("disk full", OSError), whole(path) as partial:
         partial.write_text("second")
         raise OSError("disk full")
