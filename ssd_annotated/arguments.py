@@ -1,0 +1,277 @@
+"""What the command line understands: its arguments and options, and what they stand for."""
+
+# Nothing heavy is imported up here: `ssd-annotated --help` answers at once. Hence the objects that
+# are types of torch or of the package in truth.
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, reduce
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import click
+from click.core import ParameterSource
+
+Sets = Sequence[tuple[str, str | None]]  # what DATA arguments name
+#: Between root and set: a colon, unless it is the one after the letter of a Windows drive.
+COLON = re.compile(r":(?![\\/])|(?<!^[A-Za-z])(?<!:[A-Za-z]):")
+FIGURES = (".pdf", ".png", ".svg")
+PRIORS = {"ssd300": "caffe-voc", "ssd512": "caffe-voc-512"}
+TINY_SIDE = 256
+#: The fields of `Settings` that can be given to `train`.
+SETTINGS = {
+    "steps": "Batches to learn from.",
+    "batch_size": "Images in a batch; several processes share them.",
+    "optimizer": "What turns gradients into steps.",
+    "lr": "Learning rate, at its peak.",
+    "schedule": "Divide the rate by ten after 2/3 and 5/6 of the steps, or let it rise and fall.",
+    "warmup": "Steps that the rate takes to its peak; a tenth of all at most.",
+    "weight_decay": "Of the weights.",
+    "bias_lr_factor": "How much faster biases learn.",
+    "bias_weight_decay": "Of the biases.",
+    "clip_norm": "Largest norm of the gradient.",
+    "precision": "Of the network; the loss is measured in float32.",
+    "freeze_batch_norm": "Keep the statistics that batch normalisation has.",
+    "compile": "Compile the network: a slower start, faster steps.",
+    "workers": "Processes that load images; 0 leaves that to this one.",
+    "seed": "Of the first weights, the order of the images and their augmentation.",
+}
+
+
+# --- What it understands --------------------------------------------------------------------------
+
+
+class Data(click.ParamType):
+    """``ROOT``, ``ROOT:SET`` or ``IMAGES:ANNOTATIONS.json``, as a pair; the second may be None."""
+
+    name = "data"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str | None]:
+        """Split at the last colon that is not a Windows drive's."""
+        if isinstance(value, tuple):
+            return value
+        colons = list(COLON.finditer(value))
+        if not colons:
+            return value, None
+        root, rest = value[: colons[-1].start()], value[colons[-1].end() :]
+        if not root or not rest:
+            self.fail(f"{value!r} is not ROOT:SET or IMAGES:ANNOTATIONS.json", param, ctx)
+        return root, rest
+
+
+class KeyOf(click.Choice):
+    """A key of one of the package's tables, which is imported when it is needed."""
+
+    def __init__(self, module: str, table: str) -> None:
+        self.module, self.table = module, table
+        self.case_sensitive = True
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The keys."""
+        return tuple(getattr(import_module(f"ssd_annotated.{self.module}"), self.table))
+
+
+class FromSettings(click.Command):
+    """A command with an option for each field in `SETTINGS`; the defaults are the fields' own."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own parameters, then the fields, ``--help`` last."""
+        *own, help_option = super().get_params(ctx)
+        return [*own, *_settings_options(), help_option]
+
+
+@cache
+def _settings_options() -> list[click.Option]:
+    from ssd_annotated.train import Settings
+
+    types, paper = get_type_hints(Settings), Settings()
+    return [_settings_option(name, types[name], getattr(paper, name)) for name in SETTINGS]
+
+
+def _settings_option(name: str, kind: object, default: object) -> click.Option:
+    """The option of a field; its value is None if it is not given, for ``--settings`` to choose."""
+    flag, help_ = f"--{name.replace('_', '-')}", SETTINGS[name]
+    if kind is bool:
+        return click.Option([flag], is_flag=True, default=None, help=help_)
+    choices = [choice for choice in get_args(kind) if isinstance(choice, str)]
+    type_ = click.Choice(choices) if choices else int if kind is int else float
+    shown = "none" if default is None else default
+    return click.Option([flag], type=type_, help=f"{help_}  [default: {shown}]")
+
+
+def drawable(_context: click.Context, _option: click.Option, file: str | None) -> str | None:
+    """Refuse a figure that could not be written before anything is computed."""
+    if file is not None and Path(file).suffix.lower() not in FIGURES:
+        raise click.BadParameter(f"{file!r} does not end in one of {', '.join(FIGURES)}")
+    if file is not None and find_spec("matplotlib") is None:
+        raise ImportError("figures need matplotlib: pip install 'ssd-annotated[plot]'")
+    return file
+
+
+data_argument = click.argument("data", nargs=-1, required=True, type=Data(), metavar="DATA...")
+model_argument = click.argument("model", metavar="MODEL")
+file_type = click.Path(dir_okay=False)
+on_bad_option = click.option(
+    "--on-bad",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
+    help="Stop at the first bad file or object, or leave it out and say so.",
+)
+device_option = click.option(
+    "--device", help="cpu, cuda, cuda:1, mps, ...  [default: cuda if there is a GPU, else cpu]"
+)
+batch_option = click.option(
+    "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images at a time."
+)
+ARCHITECTURE = {
+    "model": click.option(
+        "--model",
+        type=click.Choice(["tiny", *PRIORS]),
+        default="ssd300",
+        show_default=True,
+        help="TinySSD, or the paper's SSD300 or SSD512 on VGG-16.",
+    ),
+    "image_size": click.option(
+        "--image-size", type=int, help=f"Side of TinySSD's images.  [default: {TINY_SIDE} pixels]"
+    ),
+    "smallest": click.option(
+        "--smallest", type=float, help="Size of the smallest priors, as a share of the image's."
+    ),
+    "largest": click.option(
+        "--largest", type=float, help="Size of the largest; those between are spread evenly."
+    ),
+}
+
+
+def architecture_options(command: Callable) -> Callable:
+    """Add the options in `ARCHITECTURE`."""
+    return reduce(lambda it, add: add(it), reversed(ARCHITECTURE.values()), command)
+
+
+# --- What it opens and builds ---------------------------------------------------------------------
+
+
+def open_data(
+    sets: Sets, image_set: str, on_bad: str, class_names: tuple[str, ...] | None = None
+) -> object:
+    """The data set that DATA arguments name; where they leave the set open, `image_set`."""
+    from ssd_annotated.data.coco import COCOFolder
+    from ssd_annotated.data.voc import VOCFolder
+
+    if any((name or "").endswith(".json") for _, name in sets):
+        if len(sets) > 1:
+            raise click.UsageError("IMAGES:ANNOTATIONS.json must be the only DATA")
+        return COCOFolder(*sets[0], class_names, on_bad)
+    return VOCFolder([(root, name or image_set) for root, name in sets], class_names, on_bad)
+
+
+def all_sets(root: str) -> list[str]:
+    """The image sets that hold all images of a folder, each once."""
+    there = {file.stem for file in Path(root, "ImageSets", "Main").glob("*.txt")}
+    names = ["trainval"] if "trainval" in there else ["train", "val"]
+    return [name for name in (*names, "test") if name in there] or ["trainval"]
+
+
+def open_model(name: str, device: str | None, half: bool = False) -> object:
+    """The model of a file, or the one that ships with the package under this name."""
+    from ssd_annotated.model import load_model, pretrained
+
+    is_file = Path(name).exists() or Path(name).suffix or Path(name).name != name
+    model = load_model(name) if is_file else pretrained(name)
+    return (model.half() if half else model).to(choose_device(device))
+
+
+def choose_device(device: str | None) -> object:
+    """The device that was asked for, or the best there is."""
+    import torch
+
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        place = None
+    gpus = torch.cuda.device_count()
+    if place is None or (place.type == "cuda" and (place.index or 0) >= gpus):
+        raise click.BadParameter(f"there is no {device!r} ({gpus} GPUs)", param_hint="--device")
+    return place
+
+
+def choose_settings(name: str, given: dict[str, object]) -> object:
+    """The settings of this name, changed where an option was given."""
+    from ssd_annotated.train import QUICK, Settings
+
+    base = QUICK if name == "quick" else Settings()
+    try:
+        return replace(base, **{k: v for k, v in given.items() if v is not None})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def choose_priors(
+    model: str, image_size: int | None, smallest: float | None, largest: float | None
+) -> object:
+    """The priors of an architecture, spread over other sizes if some are given."""
+    from ssd_annotated.priors import PRESETS, rescale_priors, tiny_priors
+
+    if model != "tiny" and image_size is not None:
+        raise click.UsageError("--image-size is for --model tiny")
+    spec = tiny_priors(image_size or TINY_SIDE) if model == "tiny" else PRESETS[PRIORS[model]]
+    if smallest is None and largest is None:
+        return spec
+    first, last = spec.square_sizes[0][0], spec.square_sizes[-1][0]
+    return rescale_priors(spec, smallest or first, largest or last)
+
+
+def new_model(
+    class_names: tuple[str, ...],
+    weights: str | None,
+    widths: tuple[int, ...] | None,
+    model: str,
+    fresh: bool = True,
+    **sizes: float | None,
+) -> object:
+    """A model to train, from random weights, from ImageNet's or from those of a file.
+
+    One that is not `fresh` gets the weights of a run later: nothing is downloaded for it.
+    """
+    from ssd_annotated.model import ssd300_vgg16, ssd512_vgg16, tiny_ssd
+
+    if weights not in (None, "none", "imagenet"):
+        return model_to_go_on_from(weights, class_names)
+    spec, count = choose_priors(model, **sizes), len(class_names)
+    if model == "tiny":
+        if weights == "imagenet":
+            raise click.UsageError("--weights imagenet is for --model ssd300 and ssd512")
+        more = {"widths": widths} if widths else {}
+        side = sizes["image_size"] or TINY_SIDE
+        return tiny_ssd(count, side, class_names=class_names, priors=spec, **more)
+    if widths:
+        raise click.UsageError("--widths are for --model tiny")
+    build = {"ssd300": ssd300_vgg16, "ssd512": ssd512_vgg16}[model]
+    start = "imagenet" if fresh and weights != "none" else None
+    return build(count, start, class_names, spec)
+
+
+def model_to_go_on_from(file: str, class_names: tuple[str, ...]) -> object:
+    """The model of a file; if its classes are others, what tells them apart starts anew."""
+    from ssd_annotated.model import build, load_model
+
+    context = click.get_current_context()
+    for name in (*ARCHITECTURE, "widths"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--{option} cannot be chosen: --weights {file} decides on it")
+    old = load_model(file)
+    if old.recipe.class_names == class_names:
+        return old
+    spec = replace(old.spec, num_classes=len(class_names))
+    model = build(spec, replace(old.recipe, class_names=class_names))
+    weights = old.state_dict().items()
+    kept = {name: value for name, value in weights if not name.startswith("confidence_heads.")}
+    model.load_state_dict({**model.state_dict(), **kept})
+    return model

@@ -1,0 +1,448 @@
+"""The command line: parse, call the package, print. What is done is done elsewhere.
+
+Results go to stdout, progress and messages to stderr. The exit status is 0 if all went well, 1 if
+the run failed for a reason in the data or the files, 2 if the command was wrong, 130 after Ctrl-C.
+"""
+
+# Nothing heavy is imported up here: `ssd-annotated --help` answers at once.
+import json
+import math
+import signal
+from pathlib import Path
+
+import click
+
+from ssd_annotated import __version__
+from ssd_annotated.arguments import (
+    ARCHITECTURE,
+    SETTINGS,
+    Data,
+    FromSettings,
+    KeyOf,
+    Sets,
+    all_sets,
+    architecture_options,
+    batch_option,
+    choose_device,
+    choose_priors,
+    choose_settings,
+    data_argument,
+    device_option,
+    drawable,
+    file_type,
+    model_argument,
+    new_model,
+    on_bad_option,
+    open_data,
+    open_model,
+)
+
+#: All that PASCAL VOC has published with its annotations.
+ARCHIVES = ("2007:trainval", "2012:trainval", "2007:test")
+
+
+# --- How it fails ---------------------------------------------------------------------------------
+
+
+class Failure(click.ClickException):
+    """The run failed for a reason that its user can mend: a message, and exit status 1."""
+
+    def show(self, file: object = None) -> None:
+        """Print the message to stderr."""
+        click.echo(f"error: {self.message}", err=True, file=file)
+
+
+class Commands(click.Group):
+    """A group of commands that turns the package's errors into messages and exit statuses."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `ssd-annotated check ... | head`: nobody reads on
+            raise
+        except (ValueError, OSError, FloatingPointError, ImportError, RuntimeError) as error:
+            # Of torch's many RuntimeErrors only a full memory is the user's business.
+            bug = isinstance(error, RuntimeError) and "out of memory" not in str(error)
+            if bug or ctx.params["traceback"]:
+                raise
+            raise Failure(_message(error)) from error
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(130)
+
+
+def _message(error: Exception) -> str:
+    """What an error says, without an operating system's number or a worker's traceback."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    text = str(error)
+    if "Original Traceback" in text:  # its last line: "ValueError: cell.jpg: corrupt image"
+        return text.splitlines()[-1].partition(": ")[2]
+    return text
+
+
+# --- What it says ---------------------------------------------------------------------------------
+
+
+def report_problems(*datasets: object) -> None:
+    """Say what was left out of data sets, on stderr."""
+    for dataset in datasets:
+        if dataset is not None and dataset.problems:
+            click.echo(f"left out:\n{dataset.report()}", err=True)
+
+
+def report_run(outcome: object, out: str) -> None:
+    """Say how a run ended; after Ctrl-C that is no success."""
+    click.echo(f"{Path(out, 'last.pt')}: {outcome.steps} steps")
+    if outcome.best is not None:
+        click.echo(f"{Path(out, 'best.pt')}: mAP {outcome.best:.3f}")
+    if outcome.stopped_by is not None:
+        click.echo(f"stopped by {outcome.stopped_by.name}; --resume goes on", err=True)
+    if outcome.stopped_by == signal.SIGINT:
+        click.get_current_context().exit(130)
+
+
+def write_json(numbers: dict[str, object], file: str) -> None:
+    """Write numbers as JSON, which has no NaN: that becomes null."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, dict):
+            return {name: plain(part) for name, part in value.items()}
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    Path(file).write_text(json.dumps(plain(numbers), indent=2) + "\n", encoding="utf-8")
+
+
+# --- The commands ---------------------------------------------------------------------------------
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, package_name="ssd-annotated")
+@click.option("--traceback", is_flag=True, help="Show where an error came from, for developers.")
+def main(traceback: bool) -> None:
+    """Train, measure and use SSD, the Single Shot MultiBox Detector.
+
+    \b
+    Try it without data of your own:
+      ssd-annotated graffiti digits
+      ssd-annotated check digits --model tiny --image-size 128
+      ssd-annotated train digits --model tiny --image-size 128 --settings quick --out run
+      ssd-annotated evaluate run/last.pt digits
+      ssd-annotated detect run/last.pt digits/JPEGImages --out found
+
+    DATA is a folder in the layout of PASCAL VOC, ROOT or ROOT:SET, where SET is a file
+    ROOT/ImageSets/Main/SET.txt; or IMAGES:ANNOTATIONS.json, as COCO has it. Several are joined.
+    MODEL is a file, such as best.pt of a run, or "tiny-graffiti", which ships with the package.
+    """
+
+
+@main.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--train", default=1000, show_default=True, help="Scenes to train on.")
+@click.option("--test", default=200, show_default=True, help="Scenes to test with.")
+@click.option(
+    "--variant",
+    type=KeyOf("data.layout", "VARIANTS"),
+    default="standard",
+    show_default=True,
+    help="How large the digits are, and how crowded.",
+)
+@click.option("--image-size", default=128, show_default=True, help="Side of an image in pixels.")
+@click.option("--seed", default=0, show_default=True, help="Another seed, other scenes.")
+def graffiti(folder: Path, train: int, test: int, variant: str, image_size: int, seed: int) -> None:
+    """Write the graffiti digits into FOLDER, in the layout of PASCAL VOC.
+
+    Real handwriting on real photographs, every box known exactly: a data set to try things with.
+
+    \b
+      ssd-annotated graffiti digits --train 2000 --variant crowd
+    """
+    from ssd_annotated.data.graffiti import GraffitiDigits, export_voc
+
+    # Both are made first: a number that cannot be is refused before anything is written.
+    scenes = [
+        GraffitiDigits(split, variant, length, image_size, seed)
+        for split, length in (("train", train), ("test", test))
+    ]
+    for part in scenes:
+        export_voc(part, folder)
+        click.echo(f"{folder}:{part.split}: {len(part)} images", err=True)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(file_okay=False))
+@click.option(
+    "--set",
+    "sets",
+    type=click.Choice(ARCHIVES),
+    multiple=True,
+    default=ARCHIVES,
+    help="An archive; may be given again.  [default: all three, the paper's 07+12 and its test]",
+)
+def download(folder: str, sets: tuple[str, ...]) -> None:
+    """Download PASCAL VOC into FOLDER/VOCdevkit; what is there already stays.
+
+    \b
+      ssd-annotated download data
+      ssd-annotated download data --set 2007:test
+    """
+    from ssd_annotated.data.voc import download_voc
+
+    for name in sets:
+        year, image_set = name.split(":")
+        click.echo(f"{download_voc(folder, year, image_set)}:{image_set}")
+
+
+@main.command()
+@data_argument
+@architecture_options
+@click.option("--figure", callback=drawable, help="Draw it into this file.")
+def check(data: Sets, figure: str | None, **architecture: str | float | None) -> None:
+    """Say what DATA holds, how many objects the priors miss, and everything that is wrong with it.
+
+    Without SET, all that a folder lists: trainval (or train and val) and test. The exit status is
+    1 if anything is wrong.
+
+    \b
+      ssd-annotated check photographs --model tiny --smallest 0.05 --largest 0.6
+      ssd-annotated check VOC2007:trainval VOC2012:trainval --figure survey.png
+    """
+    from ssd_annotated.data.survey import survey, survey_table
+    from ssd_annotated.priors import make_priors
+
+    priors = make_priors(choose_priors(**architecture))
+    sets = [(root, name) for root, given in data for name in ([given] if given else all_sets(root))]
+    found = survey(open_data(sets, "", on_bad="skip"), priors)
+    click.echo(survey_table(found))
+    if figure:
+        from ssd_annotated.figures import draw_survey
+
+        draw_survey(found, priors, figure)
+    if found.problems:
+        click.get_current_context().exit(1)
+
+
+@main.command(cls=FromSettings)
+@data_argument
+@click.option("--out", required=True, type=click.Path(file_okay=False), help="The run's folder.")
+@click.option("--val", type=Data(), multiple=True, metavar="DATA", help="Measure the mAP on this.")
+@architecture_options
+@click.option("--widths", nargs=6, type=int, help="Channels of TinySSD's six blocks.")
+@click.option(
+    "--weights",
+    help="imagenet, none, or a model's file: go on from its weights, with its architecture and "
+    "priors.  [default: imagenet; none for TinySSD]",
+)
+@click.option(
+    "--augmentation",
+    type=KeyOf("augment", "AUGMENTATIONS"),
+    default="caffe",
+    show_default=True,
+    help="Whose; caffe is the paper's.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, if there is one.")
+@click.option("--save-every", default=1000, show_default=True, help="Steps between checkpoints.")
+@click.option("--validate-every", default=5000, show_default=True, help="Steps between mAPs.")
+@click.option("--tensorboard", is_flag=True, help="Write the records for TensorBoard too.")
+@on_bad_option
+@device_option
+@click.option(
+    "--settings",
+    type=click.Choice(["paper", "quick"]),
+    default="paper",
+    show_default=True,
+    help="Defaults of all that follows. Quick trains a network with batch normalisation in "
+    "minutes: 1000 steps of AdamW, one cycle up to 4e-3.",
+)
+def train(
+    data: Sets,
+    out: str,
+    val: Sets,
+    augmentation: str,
+    settings: str,
+    on_bad: str,
+    device: str | None,
+    **others: object,
+) -> None:
+    """Train a detector on DATA (by default the set "train"; of --val the set "val").
+
+    OUT receives last.pt, best.pt (the best mAP on --val) and metrics.jsonl. SIGTERM and Ctrl-C
+    save and stop; the same command with --resume goes on. Several GPUs: torchrun
+    --nproc-per-node=N -m ssd_annotated train ...
+
+    \b
+      ssd-annotated train VOC2007:trainval VOC2012:trainval --val VOC2007:test --out run
+      ssd-annotated train photographs --val photographs --out run --model tiny --settings quick
+      ssd-annotated train photographs --out run2 --weights run/best.pt --lr 1e-4 --steps 10000
+    """
+    import torch
+
+    from ssd_annotated.augment import AUGMENTATIONS, Augmented
+    from ssd_annotated.distributed import launched, rank
+    from ssd_annotated.run import LAST, run
+
+    chosen = choose_settings(settings, {name: others.pop(name) for name in SETTINGS})
+    new = {name: others.pop(name) for name in (*ARCHITECTURE, "weights", "widths")}
+    with launched(choose_device(device)) as place:
+        dataset = open_data(data, "train", on_bad)
+        validation = open_data(val, "val", on_bad, dataset.class_names) if val else None
+        if rank() == 0:
+            report_problems(dataset, validation)
+        torch.manual_seed(chosen.seed)
+        resumed = others["resume"] and Path(out, LAST).exists()
+        network = new_model(dataset.class_names, fresh=not resumed, **new).to(place)
+        side = network.recipe.image_size
+        seen = Augmented(dataset, AUGMENTATIONS[augmentation], side, chosen.seed)
+        outcome = run(network, seen, out, chosen, validation=validation, **others)
+        if rank() == 0:
+            report_run(outcome, out)
+
+
+@main.command("evaluate")
+@model_argument
+@data_argument
+@click.option(
+    "--method",
+    type=click.Choice(["area", "11point"]),
+    default="area",
+    show_default=True,
+    help="Of averaging precision: VOC 2010's, or VOC 2007's, which the paper uses.",
+)
+@click.option("--coco", is_flag=True, help="COCO's twelve numbers too (the extra coco).")
+@click.option("--json", "document", type=file_type, help="Write the numbers into this file.")
+@click.option("--figure", callback=drawable, help="Draw precision against recall into this file.")
+@click.option("--gallery", callback=drawable, help="Draw the worst mistakes into this file.")
+@click.option("--workers", default=0, show_default=True, help="Processes that load images.")
+@batch_option
+@on_bad_option
+@device_option
+def evaluate_(
+    model: str,
+    data: Sets,
+    method: str,
+    coco: bool,
+    document: str | None,
+    figure: str | None,
+    gallery: str | None,
+    workers: int,
+    batch_size: int,
+    on_bad: str,
+    device: str | None,
+) -> None:
+    """Measure MODEL on DATA (by default the set "test"): average precision of every class.
+
+    \b
+      ssd-annotated evaluate run/best.pt VOC2007:test --method 11point
+      ssd-annotated evaluate run/best.pt photographs --gallery mistakes.png --json numbers.json
+    """
+    from ssd_annotated.coco import evaluate_coco
+    from ssd_annotated.evaluate import (
+        evaluate,
+        evaluation_table,
+        find_mistakes,
+        mistakes_table,
+    )
+    from ssd_annotated.run import detect_all
+
+    network = open_model(model, device)
+    names = network.recipe.class_names
+    dataset = open_data(data, "test", on_bad, names)
+    report_problems(dataset)
+    detections, targets = detect_all(network, dataset, batch_size, workers)
+    found = evaluate(detections, targets, len(names), method=method)
+    click.echo(evaluation_table(found, names))
+    ap = dict(list(zip(names, found.ap.tolist()))[1:])
+    numbers = {"method": method, "images": len(dataset), "mean_ap": found.mean_ap, "ap": ap}
+    if coco:
+        sizes = [record.size[::-1] for record in dataset.records]
+        numbers["coco"] = evaluate_coco(detections, targets, sizes)
+        click.echo("\n" + "\n".join(f"{k:9}  {v:.3f}" for k, v in numbers["coco"].items()))
+    if document:
+        write_json(numbers, document)
+    if figure:
+        from ssd_annotated.figures import draw_curves
+
+        draw_curves(found, names, figure)
+    if gallery:
+        from ssd_annotated.figures import draw_gallery
+
+        mistakes = find_mistakes(detections, targets, len(names))
+        click.echo("\n" + mistakes_table(mistakes, names))
+        draw_gallery(mistakes, dataset, gallery)
+
+
+@main.command()
+@model_argument
+@click.argument("source", required=False)
+@click.option("--camera", type=click.IntRange(0), help="Watch this camera instead; Ctrl-C ends it.")
+@click.option("--out", help="Draw the boxes: into this folder, or for a video this .mp4 file.")
+@click.option("--json", "document", help="Write them down: a .json file, for a video .jsonl.")
+@click.option(
+    "--score", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="The lowest shown."
+)
+@click.option("--half", is_flag=True, help="Compute in half precision, for GPUs.")
+@batch_option
+@on_bad_option
+@device_option
+def detect(
+    model: str,
+    source: str | None,
+    camera: int | None,
+    out: str | None,
+    document: str | None,
+    score: float,
+    half: bool,
+    batch_size: int,
+    on_bad: str,
+    device: str | None,
+) -> None:
+    """Find objects in SOURCE: an image, a folder of images or a video; or before a camera.
+
+    \b
+      ssd-annotated detect run/best.pt photographs --out found --json found.json
+      ssd-annotated detect run/best.pt street.mp4 --out found.mp4 --score 0.3
+      ssd-annotated detect tiny-graffiti --camera 0 --batch-size 1 --json found.jsonl
+    """
+    from ssd_annotated.media import is_video
+    from ssd_annotated.predict import detect_images, detect_video
+
+    if (source is None) == (camera is None):
+        raise click.UsageError("give either a SOURCE or --camera")
+    if out is None and document is None:
+        raise click.UsageError("give --out, --json or both: where to put what is found")
+    network = open_model(model, device, half)
+    moving = source is None or is_video(source)
+    tally = (detect_video if moving else detect_images)(
+        network,
+        camera if source is None else source,
+        drawings=out,
+        document=document,
+        batch_size=batch_size,
+        on_bad=on_bad,
+        score_threshold=score,
+    )
+    for problem in tally.problems:
+        click.echo(f"left out: {problem}", err=True)
+    click.echo(f"{tally.objects} objects in {tally.images} {'frames' if moving else 'images'}")
+
+
+@main.command()
+@model_argument
+@click.argument("file", type=file_type, metavar="FILE.onnx")
+def export(model: str, file: str) -> None:
+    """Write MODEL as ONNX, for programs without PyTorch.
+
+    From a batch of normalised images (B, 3, H, W) it computes boxes (B, P, 4), as fractions of the
+    image, and the scores of all classes (B, P, C); non-maximum suppression is left to you.
+
+    \b
+      ssd-annotated export run/best.pt detector.onnx
+    """
+    from ssd_annotated.export import export_onnx
+
+    export_onnx(open_model(model, "cpu"), file)
+    click.echo(f"wrote {file}", err=True)

@@ -1,0 +1,72 @@
+"""Whole figures in files, as the command line writes them; their parts are `plot`'s."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ssd_annotated import plot
+from ssd_annotated.data.survey import Survey
+from ssd_annotated.evaluate import Evaluation, Mistake
+
+Panel = Callable[[Axes], None]
+
+
+def draw_survey(found: Survey, priors: Float[Tensor, "P 4"], file: str) -> None:
+    """Shapes of objects and priors, and the objects that no prior overlaps by half."""
+    panels = [lambda ax: plot.plot_shapes(ax, found.shapes, priors)]
+    if found.uncovered:
+        panels.append(lambda ax: plot.plot_uncovered(ax, found.uncovered))
+    save_panels(panels, file, columns=2, side=5)
+
+
+def draw_curves(found: Evaluation, class_names: Sequence[str], file: str) -> None:
+    """Precision against recall, a panel for each class that has objects."""
+    labels = [f"{name}, AP {ap:.2f}" for name, ap in zip(class_names, found.ap.tolist())]
+    panels = [
+        partial(plot.plot_precision_recall, curve=curve, label=labels[label])
+        for label, curve in found.curves.items()
+    ]
+    save_panels(panels, file)
+
+
+def draw_gallery(mistakes: Sequence[Mistake], dataset: Dataset, file: str, most: int = 8) -> None:
+    """The `most` surest false positives, and as many of the largest objects that were missed.
+
+    `mistakes` are those of `find_mistakes` on `dataset`, whose `class_names` they get.
+    """
+    wrong = [mistake for mistake in mistakes if mistake.kind != "miss"]
+    missed = [mistake for mistake in mistakes if mistake.kind == "miss"]
+    panels = [
+        partial(
+            plot.draw_mistake,
+            image=dataset[mistake.image][0],
+            mistake=mistake,
+            class_names=dataset.class_names,
+        )
+        for mistake in wrong[:most] + missed[:most]
+    ]
+    save_panels(panels, file)
+
+
+def save_panels(panels: Sequence[Panel], file: str, columns: int = 4, side: float = 3.5) -> None:
+    """Let every panel draw into axes of its own, `side` inches square; write them as one figure.
+
+    Without panels the figure says that there is nothing.
+    """
+    plot.use_style()
+    columns = min(columns, len(panels)) or 1
+    rows = max(-(-len(panels) // columns), 1)
+    figure = Figure(figsize=(columns * side, rows * side), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, draw in zip(grid, panels):
+        draw(axes)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    if not panels:
+        figure.suptitle("nothing to show")
+    figure.savefig(file)
