@@ -269,9 +269,9 @@ def test_one_photograph_only(model, folder, tmp_path, capfd):
 
 
 def test_drawings_want_to_be_sure(model, folder, tmp_path):
-    tally = detect_images(model, folder, document=tmp_path / "found.json")
-    found = detect(model, photographs(5), score_threshold=0.5)
-    assert tally.objects == sum(len(one.scores) for one in found)
+    detect_images(model, folder, document=tmp_path / "found.json")
+    about = json.loads((tmp_path / "found.json").read_text())["model"]
+    assert about["recipe"]["score_threshold"] == 0.5
 
 
 def test_no_more_than_a_batch_is_held(model, tmp_path, monkeypatch):
