@@ -62,8 +62,8 @@ def detect(
     Parameters
     ----------
     model
-        Used in eval mode, whatever mode it is in, with its own recipe. It stays on its device and
-        in its precision: ``model.half().cuda()`` is the fastest.
+        Used in eval mode, whatever mode it is in, with its own recipe, on its own device and in its
+        own precision: ``model.half().cuda()`` detects in half precision on a GPU.
     images
         uint8 RGB arrays (height, width, 3), each of any size.
     batch_size
