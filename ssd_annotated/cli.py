@@ -5,9 +5,11 @@ the run failed for a reason in the data or the files, 2 if the command was wrong
 """
 
 # Nothing heavy is imported up here: `ssd-annotated --help` answers at once.
+import io
 import json
 import math
 import signal
+import sys
 from pathlib import Path
 
 import click
@@ -123,7 +125,7 @@ def write_json(numbers: dict[str, object], file: str) -> None:
 )
 @click.version_option(__version__, package_name="ssd-annotated")
 @click.option("--traceback", is_flag=True, help="Show where an error came from, for developers.")
-def main(traceback: bool) -> None:
+def main(traceback: bool) -> None:  # noqa: ARG001 (read where errors arrive)
     """Train, measure and use SSD, the Single Shot MultiBox Detector.
 
     \b
@@ -138,6 +140,9 @@ def main(traceback: bool) -> None:
     ROOT/ImageSets/Main/SET.txt; or IMAGES:ANNOTATIONS.json, as COCO has it. Several are joined.
     MODEL is a file, such as best.pt of a run, or "tiny-graffiti", which ships with the package.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # "×" is no reason to fail where nobody knows it
+            stream.reconfigure(errors="replace")
 
 
 @main.command()
@@ -229,7 +234,7 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 @main.command(cls=FromSettings)
 @data_argument
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="The run's folder.")
-@click.option("--val", type=Data(), multiple=True, metavar="DATA", help="Measure the mAP on this.")
+@click.option("--val", type=Data(), multiple=True, metavar="DATA", help="To measure the mAP on.")
 @architecture_options
 @click.option("--widths", nargs=6, type=int, help="Channels of TinySSD's six blocks.")
 @click.option(
@@ -246,7 +251,7 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, if there is one.")
 @click.option("--save-every", default=1000, show_default=True, help="Steps between checkpoints.")
-@click.option("--validate-every", default=5000, show_default=True, help="Steps between mAPs.")
+@click.option("--validate-every", default=5000, show_default=True, help="Steps between two mAPs.")
 @click.option("--tensorboard", is_flag=True, help="Write the records for TensorBoard too.")
 @on_bad_option
 @device_option
