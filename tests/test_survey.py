@@ -8,6 +8,7 @@ import torch
 from voc_files import edit, object_xml, write, write_two
 
 from ssd_annotated.boxes import xyxy_to_cxcywh
+from ssd_annotated.data.graffiti import GraffitiDigits
 from ssd_annotated.data.survey import survey, survey_table
 from ssd_annotated.data.voc import VOCFolder
 from ssd_annotated.priors import PRESETS, make_priors
@@ -147,6 +148,12 @@ def test_lines_stay_below_100_columns_and_paths_whole(tmp_path):
 
 
 # --- A real data set ------------------------------------------------------------------------------
+
+
+def test_graffiti_has_names_of_its_own():
+    scenes = GraffitiDigits("test", length=4, image_size=64)
+    labels = torch.cat([target["labels"] for _, target in scenes])
+    assert survey(scenes).objects == {str(d): int((labels == d + 1).sum()) for d in range(10)}
 
 
 @needs_bccd

@@ -125,6 +125,8 @@ class GraffitiDigits(Dataset):
         If a name is unknown or a number too small.
     """
 
+    class_names = CLASS_NAMES
+
     def __init__(
         self,
         split: str,
