@@ -229,9 +229,9 @@ class Video:
 
 # --- Writing --------------------------------------------------------------------------------------
 
-#: Takes one photograph or frame with what was found in it.
+# Takes one photograph or frame with what was found in it.
 Writer = Callable[[Photograph | Frame, Detections], None]
-#: Open while there is something to write; a file that was not written to the end is not left.
+# Open while there is something to write; a file that was not written to the end is not left.
 Output = AbstractContextManager[Writer]
 
 
