@@ -1,12 +1,15 @@
 """Training: show the network a batch, measure the loss, step downhill, again."""
 
 import math
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import count, islice
+from multiprocessing import parent_process
 from typing import Literal
 
 import cv2
@@ -20,7 +23,7 @@ from tqdm import tqdm
 from ssd_annotated import distributed
 from ssd_annotated.augment import Augmented
 from ssd_annotated.loss import LossParts, MultiBoxLoss
-from ssd_annotated.model import SSD
+from ssd_annotated.model import SSD, Recipe
 from ssd_annotated.transforms import collate
 
 Record = dict[str, int | float]
@@ -83,6 +86,17 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for field in fields(
+            self
+        ):  # NumPy's numbers would make a checkpoint that no safe load reads
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic):
+                object.__setattr__(self, field.name, value.item())
+        milestones = tuple(float(milestone) for milestone in self.milestones)
+        object.__setattr__(self, "milestones", milestones)
+        self._check()
+
+    def _check(self) -> None:
         choices = {
             "optimizer": ("sgd", "adamw"),
             "schedule": ("steps", "onecycle"),
@@ -100,6 +114,9 @@ class Settings:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be above 0, or None, not {self.clip_norm}")
+        for milestone in self.milestones:
+            if not 0 <= milestone <= 1:
+                raise ValueError(f"milestones must be fractions of the steps, not {milestone}")
 
 
 #: What trains a network with batch normalisation in minutes: the chapters' short runs.
@@ -284,8 +301,11 @@ class Trainer:
         images, targets = next(self._batches)
         priors = self.model.priors
         images = images.to(priors, non_blocking=True).to(memory_format=torch.channels_last)
-        known = ("boxes", "labels")
-        return images, [{name: t[name].to(priors.device) for name in known} for t in targets]
+        on_device = [
+            {name: torch.from_numpy(array).to(priors.device) for name, array in target.items()}
+            for target in targets
+        ]
+        return images, on_device
 
     def _set_mode(self, lr: float) -> None:
         """Train mode, whatever somebody who looked at the model left it in; and the rates."""
@@ -413,14 +433,36 @@ def make_loader(dataset: Dataset, model: SSD, settings: Settings, first_step: in
         _Keyed(dataset),
         batch_sampler=batch_keys(len(dataset), settings, first_step),
         num_workers=settings.workers,
-        collate_fn=partial(collate, recipe=model.recipe),
+        collate_fn=partial(_collate, recipe=model.recipe),
         pin_memory=model.priors.device.type == "cuda",
         worker_init_fn=start_worker,
     )
 
 
+def _collate(
+    samples: list[tuple[np.ndarray, dict[str, Tensor]]], recipe: Recipe
+) -> tuple[Float[Tensor, "B 3 H W"], list[dict[str, np.ndarray]]]:
+    """A batch, with what the loss wants of the targets as arrays.
+
+    Each tensor that a worker sends is an open file, and 1024 of those are often all there may be.
+    """
+    images, targets = collate(samples, recipe)
+    return images, [{name: t[name].numpy() for name in ("boxes", "labels")} for t in targets]
+
+
 def start_worker(_number: int) -> None:
-    """A worker is one thread, OpenCV's included, and stops when the trainer stops, not before."""
+    """A worker is one thread, OpenCV's included, and stops when the trainer stops, not before.
+
+    Whoever stops a program may well signal its workers too: these obey the trainer alone.
+    """
     cv2.setNumThreads(0)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    threading.Thread(target=_obey_the_trainer, daemon=True).start()
+
+
+def _obey_the_trainer() -> None:
+    """End this process at once when its parent says so, as Python does when it exits."""
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent_process().pid:
+        pass
+    os._exit(0)

@@ -2,49 +2,26 @@
 
 import copy
 import math
-from dataclasses import replace
+import resource
+from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from refusals import refuses
-from torch.utils.data import Dataset
+from children import Child
+from refusals import refuses, unchecked
+from squares import Squares, small
 
+from ssd_annotated.augment import AUGMENTATIONS, Augmented
 from ssd_annotated.boxes import pairwise_iou
 from ssd_annotated.loss import MultiBoxLoss
-from ssd_annotated.model import tiny_ssd
 from ssd_annotated.predict import detect
-from ssd_annotated.train import train
+from ssd_annotated.train import QUICK, Settings, Trainer, learning_rate, train
 from ssd_annotated.transforms import collate
 
 # Layers this small are one thread's work; more threads only wait for each other.
 torch.set_num_threads(1)
-
-COLOURS = {1: (220, 40, 40), 2: (40, 60, 220)}
-
-
-class Squares(Dataset):
-    """Images of 64 × 64 grey pixels, each with one coloured square; remembers who was asked for."""
-
-    def __init__(self, count=2, objects=True):
-        self.count, self.objects, self.asked = count, objects, []
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        self.asked.append(index)
-        image = np.full((64, 64, 3), 120, dtype=np.uint8)
-        label, left, top = 1 + index % 2, 8 + 20 * (index % 2), 10 + 3 * (index % 8)
-        image[top : top + 24, left : left + 24] = COLOURS[label]
-        box = torch.tensor([[left, top, left + 24, top + 24]]) / 64
-        keep = slice(0, int(self.objects))
-        return image, {"boxes": box[keep], "labels": torch.tensor([label])[keep]}
-
-
-def small(seed=0):
-    torch.manual_seed(seed)
-    return tiny_ssd(num_classes=3, image_size=64, widths=(8, 8, 16, 16, 16, 16))
 
 
 def run(model=None, dataset=None, steps=3, **options):
@@ -59,7 +36,7 @@ def losses(history):
 
 
 def test_two_images_by_heart():
-    model, squares = small(), Squares()
+    model, squares = small(widths=(8, 8, 16, 16, 16, 16)), Squares()
     history = run(model, squares, steps=60, batch_size=2, lr=1e-2)
     totals = [sum(pair) for pair in losses(history)]
     assert totals[-1] < totals[0] / 10
@@ -71,7 +48,7 @@ def test_two_images_by_heart():
 
 
 def by_hand(update, **options):
-    """Compare two steps of training with two of `update(weight, gradient, state)`, in place."""
+    """Compare two steps with two of ``update(weight, gradient, state, is_bias)``, in place."""
     model = small().double()
     twin = copy.deepcopy(model).train()
     images, targets = collate([Squares()[0], Squares()[1]], model.recipe)
@@ -86,8 +63,8 @@ def by_hand(update, **options):
     for _ in range(2):
         twin.zero_grad()
         MultiBoxLoss(twin.priors)(twin(images.double()), targets).total.backward()
-        for weight, state in zip(twin.parameters(), states, strict=True):
-            update(weight.data, weight.grad, state)
+        for (name, weight), state in zip(twin.named_parameters(), states, strict=True):
+            update(weight.data, weight.grad, state, name.endswith("bias"))
         expected.append([weight.detach().clone() for weight in twin.parameters()])
     for step in range(2):
         for one, other in zip(found[step], expected[step], strict=True):
@@ -96,7 +73,7 @@ def by_hand(update, **options):
 
 
 def test_two_steps_of_sgd_by_hand():
-    def update(weight, gradient, state):
+    def update(weight, gradient, state, _is_bias):
         pull = gradient + 0.02 * weight
         state["speed"] = 0.9 * state["speed"] + pull if state else pull
         weight -= 0.01 * state["speed"]
@@ -104,8 +81,19 @@ def test_two_steps_of_sgd_by_hand():
     by_hand(update, optimizer="sgd", weight_decay=0.02, bias_weight_decay=0.02)
 
 
+def test_two_steps_of_caffes_sgd_where_biases_learn_twice_as_fast_and_do_not_decay():
+    # Would show the two groups exchanged, a bias that decays, or a factor lost between steps.
+    def update(weight, gradient, state, is_bias):
+        pull = gradient + (0 if is_bias else 0.02) * weight
+        state["speed"] = 0.9 * state["speed"] + pull if state else pull
+        weight -= (2 if is_bias else 1) * 0.01 * state["speed"]
+
+    paper = {"bias_lr_factor": 2.0, "bias_weight_decay": 0.0}
+    by_hand(update, optimizer="sgd", weight_decay=0.02, **paper)
+
+
 def test_two_steps_of_adamw_by_hand():
-    def update(weight, gradient, state):
+    def update(weight, gradient, state, _is_bias):
         step = state["step"] = state.get("step", 0) + 1
         state["mean"] = 0.9 * state.get("mean", 0) + 0.1 * gradient
         state["square"] = 0.999 * state.get("square", 0) + 0.001 * gradient**2
@@ -246,6 +234,244 @@ def test_steps_divide_by_ten_after_two_thirds_and_five_sixths():
     assert rates("steps", 42, lr=0.01, optimizer="sgd") == pytest.approx(expected)
 
 
+PAPER = {
+    "steps": 120_000,
+    "batch_size": 32,
+    "optimizer": "sgd",
+    "lr": 0.001,
+    "weight_decay": 0.0005,
+    "schedule": "steps",
+    "milestones": (2 / 3, 5 / 6),
+    "warmup": 500,
+    "bias_lr_factor": 2.0,
+    "bias_weight_decay": 0.0,
+    "clip_norm": None,
+    "precision": "float32",
+    "freeze_batch_norm": False,
+    "compile": False,
+    "workers": 0,
+    "seed": 0,
+}
+
+
+def test_the_defaults_are_the_papers_numbers():
+    assert asdict(Settings()) == PAPER
+    assert Trainer(small(), Squares()).settings == Settings()
+
+
+def test_the_papers_rate_at_its_turning_points():
+    def rate(step):
+        return learning_rate(step, Settings())
+
+    expected = {0: 1e-3 / 3, 250: 2e-3 / 3, 500: 1e-3, 79_999: 1e-3, 80_000: 1e-4}
+    expected |= {99_999: 1e-4, 100_000: 1e-5, 119_999: 1e-5}
+    assert {step: rate(step) for step in expected} == pytest.approx(expected)
+
+
+def torchs_rates(scheduler, steps):
+    """What torch's own schedule does to a rate of 0.02."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.02)
+    schedule = scheduler(optimizer)
+    found = []
+    for _ in range(steps - 1):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return [*found, optimizer.param_groups[0]["lr"]]
+
+
+@pytest.mark.parametrize("steps", [20, 37, 600])
+def test_onecycle_is_torchs(steps):
+    settings = replace(QUICK, steps=steps, lr=0.02)
+    found = [learning_rate(step, settings) for step in range(steps)]
+    one_cycle = partial(torch.optim.lr_scheduler.OneCycleLR, pct_start=0.1)
+    expected = torchs_rates(partial(one_cycle, max_lr=0.02, total_steps=steps), steps)
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("steps", [12, 601])
+def test_steps_is_torchs(steps):
+    settings = Settings(steps=steps, lr=0.02, warmup=0, milestones=(0.25, 0.5, 0.75))
+    places = [round(0.25 * steps), round(0.5 * steps), round(0.75 * steps)]
+    multi_step = torch.optim.lr_scheduler.MultiStepLR
+    expected = torchs_rates(partial(multi_step, milestones=places), steps)
+    found = [learning_rate(step, settings) for step in range(steps)]
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("schedule", ["steps", "onecycle"])
+def test_warm_up_rises_from_a_third(schedule):
+    settings = Settings(steps=40, schedule=schedule, warmup=4, lr=1.0)
+    cold = replace(settings, warmup=0)
+    ratios = [learning_rate(s, settings) / learning_rate(s, cold) for s in range(40)]
+    assert ratios == pytest.approx([1 / 3, 1 / 2, 2 / 3, 5 / 6] + [1] * 36)
+
+
+def test_warm_up_takes_a_tenth_of_the_steps_at_most():
+    rates = [learning_rate(s, Settings(steps=30, warmup=500, lr=1.0)) for s in range(5)]
+    assert rates == pytest.approx([1 / 3, 5 / 9, 7 / 9, 1, 1])
+
+
+# ---------------------------------------------------------------- what else settings change
+
+
+def weights_of(model):
+    return torch.cat([weight.detach().double().flatten() for weight in model.parameters()])
+
+
+def way(**options):
+    """How far and where one step of plain descent takes all weights together, over the rate."""
+    model = small()
+    before = weights_of(model)
+    plain = {"optimizer": "sgd", "schedule": "steps", "weight_decay": 0.0, "bias_weight_decay": 0.0}
+    run(model, steps=1, batch_size=2, lr=1e-2, **plain, **options)
+    return (weights_of(model) - before) / 1e-2
+
+
+def test_clipping_shortens_the_whole_gradient_and_keeps_its_direction():
+    free = way()
+    length = free.norm().item()
+    clipped = way(clip_norm=length / 4)
+    torch.testing.assert_close(clipped, free / 4, rtol=1e-4, atol=1e-5 * length)
+    torch.testing.assert_close(way(clip_norm=length * 4), free)
+
+
+def test_in_half_precision_what_is_clipped_is_the_gradient_and_not_the_scaled_one(monkeypatch):
+    # Scaled up by 1024 the norm would be out of all proportion, and the step next to nothing.
+    modest = partial(torch.amp.GradScaler, init_scale=1024.0)  # so that nothing overflows at first
+    monkeypatch.setattr(torch.amp, "GradScaler", modest)
+    length = way(precision="float16").norm().item()
+    clipped = way(precision="float16", clip_norm=length / 4).norm().item()
+    assert clipped == pytest.approx(length / 4, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_low_precision_trains_and_keeps_single_precision_weights(precision):
+    model = small()
+    history = run(model, steps=12, batch_size=2, lr=1e-2, precision=precision)
+    exact = run(steps=12, batch_size=2, lr=1e-2)
+    assert {weight.dtype for weight in model.state_dict().values()} == {torch.float32, torch.int64}
+    assert losses(history[:1])[0] == pytest.approx(losses(exact[:1])[0], rel=0.03)
+    assert losses(history) != losses(exact), "nothing was rounded: the precision was not used"
+    assert sum(losses(history)[-1]) < sum(losses(history)[0]) / 2
+
+
+def test_frozen_batch_norm_keeps_its_statistics_while_weights_move():
+    model = small()
+    run(model, steps=3)  # statistics that are not those of any one batch
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    loss = MultiBoxLoss(model.priors)
+    images, targets = collate([Squares()[0], Squares()[1]], model.recipe)
+    expected = loss(copy.deepcopy(model).eval()(images), targets)
+    history = run(model, steps=2, batch_size=2, freeze_batch_norm=True)
+    moved = {k for k, value in model.state_dict().items() if not torch.equal(value, before[k])}
+    assert not {name for name in moved if "running" in name or "tracked" in name}
+    assert {"trunk.0.0.weight", "trunk.0.1.weight", "trunk.0.1.bias"} <= moved
+    assert losses(history)[0] == pytest.approx(
+        (expected.localization.item(), expected.confidence.item()), rel=1e-5
+    )
+
+
+def test_numpys_numbers_become_pythons():
+    # A checkpoint with others could be written, but no safe load would read it again.
+    with unchecked():
+        settings = Settings(lr=np.float64(0.5), steps=np.int64(7), milestones=np.array([0.5, 0.75]))
+    assert settings == Settings(lr=0.5, steps=7, milestones=(0.5, 0.75))
+    kinds = {type(value) for value in (settings.lr, settings.steps, *settings.milestones)}
+    assert kinds == {float, int}
+
+
+# ---------------------------------------------------------------- workers
+
+
+def augmented(count=5):
+    return Augmented(Squares(count), AUGMENTATIONS["caffe"], image_size=64, seed=3)
+
+
+def test_workers_change_nothing():
+    models = [small(), small()]
+    histories = [
+        run(model, augmented(), steps=6, batch_size=2, workers=workers)
+        for model, workers in zip(models, (0, 2))
+    ]
+    assert losses(histories[0]) == losses(histories[1])
+    assert torch.equal(*map(weights_of, models))
+
+
+class Watched(Augmented):
+    """Remembers the keys that it was asked for."""
+
+    def __getitem__(self, key):
+        self.keys = [*getattr(self, "keys", []), key]
+        return super().__getitem__(key)
+
+
+def test_an_augmented_data_set_is_asked_for_each_epoch_anew():
+    watched = Watched(Squares(3), AUGMENTATIONS["caffe"], image_size=64)
+    run(dataset=watched, steps=4, batch_size=2)
+    assert [epoch for _, epoch in watched.keys] == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert sorted(index for index, _ in watched.keys[3:6]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_restored_trainer_goes_on_in_the_middle_of_an_epoch(precision):
+    # Half precision finds its scale in the first steps: without it, a restored run skips some.
+    settings = Settings(steps=6, batch_size=2, precision=precision)
+    whole, first, second = (Trainer(small(), augmented(), settings) for _ in range(3))
+    for _ in range(6):
+        whole.step()
+    for _ in range(4):
+        first.step()
+    second.model.load_state_dict(first.model.state_dict())
+    second.step()  # what was prepared before it was restored must not be used
+    second.model.load_state_dict(first.model.state_dict())
+    second.restore(copy.deepcopy(first.state()))
+    assert [second.step()["step"], second.step()["step"]] == [4, 5]
+    assert torch.equal(weights_of(second.model), weights_of(whole.model))
+
+
+def with_few_open_files(workers):
+    """Train on large batches where a process may open 256 files."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    return len(run(dataset=Squares(100), steps=3, batch_size=100, workers=workers))
+
+
+def test_large_batches_from_workers_need_few_open_files():
+    # Each tensor that a process sends to another is an open file there: these were 200 a batch.
+    assert Child(with_few_open_files, 1).end() == (0, 3)
+
+
+def left_open(breaks):
+    """Leave a trainer open when the process ends, in the peace of a global or in an error."""
+    global left
+    left = Trainer(small(), Squares(), replace(QUICK, workers=1, batch_size=2))
+    left.step()
+    if breaks:
+        raise RuntimeError("bad luck")
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_program_with_workers_ends(breaks):
+    # Python asks them to end by SIGTERM, and waits: workers that ignored it made it wait for ever.
+    end = Child(left_open, breaks).end()
+    assert end == (0, "RuntimeError: bad luck" if breaks else None)
+
+
+def losses_of_three_steps(backend):
+    """Eager if there is no backend; this process has no shape checks, which a compiler trips on."""
+    torch.compile, compiler = partial(torch.compile, backend=backend), torch.compile
+    history = run(steps=3, batch_size=2, compile=backend is not None)
+    assert torch.compile.func is compiler
+    return losses(history)
+
+
+def test_compiled_is_eager():
+    # "aot_eager" traces forward and backward pass as "inductor" does, and needs no C++ compiler.
+    compiled, eager = (Child(losses_of_three_steps, backend) for backend in ("aot_eager", None))
+    for one, other in zip(compiled.end().result, eager.end().result, strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
 # ---------------------------------------------------------------- when it goes wrong
 
 
@@ -286,6 +512,19 @@ def test_double_precision_stays():
         ({"dataset": Squares(0)}, r"len\(dataset\) must be at least 1, not 0"),
         ({"optimizer": "adam"}, r"optimizer must be one of \('sgd', 'adamw'\), not 'adam'"),
         ({"schedule": "cosine"}, r"schedule must be one of \('steps', 'onecycle'\), not 'cosine'"),
+        ({"precision": "half"}, r"precision must be one of \('float32', .*\), not 'half'"),
+        ({"warmup": -1}, "warmup must be at least 0, not -1"),
+        ({"workers": -1}, "workers must be at least 0, not -1"),
+        ({"seed": -1}, "seed must be at least 0, not -1"),
+        ({"lr": -0.1}, r"lr must be 0 or more, not -0\.1"),
+        ({"lr": math.inf}, "lr must be 0 or more, not inf"),
+        ({"weight_decay": math.nan}, "weight_decay must be 0 or more, not nan"),
+        ({"bias_lr_factor": -1.0}, r"bias_lr_factor must be 0 or more, not -1\.0"),
+        ({"bias_weight_decay": -1.0}, r"bias_weight_decay must be 0 or more, not -1\.0"),
+        ({"clip_norm": 0.0}, r"clip_norm must be above 0, or None, not 0\.0"),
+        ({"clip_norm": math.nan}, "clip_norm must be above 0, or None, not nan"),
+        ({"milestones": (80_000, 100_000)}, r"milestones must be fractions .*, not 80000\.0"),
+        ({"milestones": (math.nan,)}, "milestones must be fractions of the steps, not nan"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused(options, message):
