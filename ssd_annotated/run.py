@@ -9,12 +9,13 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -24,7 +25,7 @@ from ssd_annotated import distributed
 from ssd_annotated.augment import Augmented
 from ssd_annotated.evaluate import Evaluation, evaluate
 from ssd_annotated.loss import MultiBoxLoss
-from ssd_annotated.model import SSD, describe, read_plain, save_model, write_whole
+from ssd_annotated.model import SSD, _plain, describe, read_plain, save_model, write_whole
 from ssd_annotated.nms import Detections
 from ssd_annotated.predict import detect
 from ssd_annotated.train import (
@@ -42,7 +43,10 @@ _FREE_SETTINGS = ("workers", "compile")
 
 
 class Outcome(NamedTuple):
-    """How a run ended: after how many steps, by which signal if any, and its best mAP if known."""
+    """How a run ended: after how many steps, by which signal if any, and its best mAP if known.
+
+    All processes of a run have the same, whichever of them was sent the signal.
+    """
 
     steps: int
     stopped_by: signal.Signals | None
@@ -96,12 +100,17 @@ def run(
     for name, number in {"validate_every": validate_every, "save_every": save_every}.items():
         if number < 1:
             raise ValueError(f"{name} must be at least 1, not {number}")
+    if validation is not None and len(validation) < 1:
+        raise ValueError(f"len(validation) must be at least 1, not {len(validation)}")
     folder = Path(folder)
     trainer = Trainer(model, dataset, settings, loss)
     best = _begin(folder, trainer, resume)
     last_step = trainer.settings.steps
-    with Log(folder, trainer.next_step, tensorboard) as log, stop_signals() as caught:
-        bar = _bar(trainer, progress)
+    with (
+        Log(folder, trainer.next_step, tensorboard) as log,
+        _bar(trainer, progress) as bar,
+        stop_signals() as caught,
+    ):
         while trainer.next_step < last_step and not _anyone_stopped(caught, model):
             record = _step(trainer, folder)
             log.write(record)
@@ -111,9 +120,9 @@ def run(
                 best = _validate(trainer, validation, folder, log, best)
             if done % save_every == 0 and done < last_step:
                 _save(trainer, folder, best)
-        bar.close()
-    _save(trainer, folder, best)
-    return Outcome(trainer.next_step, caught[0] if caught else None, best)
+        _save(trainer, folder, best)  # here, where no signal disturbs
+    stopped_by = _who_stopped(caught) if trainer.next_step < last_step else None
+    return Outcome(trainer.next_step, stopped_by, best)
 
 
 def detect_all(
@@ -129,15 +138,27 @@ def detect_all(
     targets: list[dict[str, Tensor]] = []
     mine = Subset(dataset, distributed.own_part(len(dataset)))
     loader = DataLoader(
-        mine, batch_size, collate_fn=list, num_workers=workers, worker_init_fn=start_worker
+        mine, batch_size, collate_fn=_pack, num_workers=workers, worker_init_fn=start_worker
     )
     for samples in loader:
         images, truth = zip(*samples)
         found = detect(model, list(images), batch_size)
         detections += [Detections(*(field.cpu() for field in image)) for image in found]
-        targets += truth
+        targets += [_convert(target, np.ndarray, torch.from_numpy) for target in truth]
     whole = len(dataset)
     return distributed.gather(detections, whole), distributed.gather(targets, whole)
+
+
+def _pack(samples: list[tuple[np.ndarray, dict]]) -> list[tuple[np.ndarray, dict]]:
+    """Send targets as arrays: each tensor from a worker would be an open file as long as it lives.
+
+    Of the test set of VOC 2007 there would be 20,000.
+    """
+    return [(image, _convert(target, Tensor, Tensor.numpy)) for image, target in samples]
+
+
+def _convert(target: dict[str, object], kind: type, change: Callable) -> dict[str, object]:
+    return {name: change(x) if isinstance(x, kind) else x for name, x in target.items()}
 
 
 def validate(model: SSD, dataset: Dataset, batch_size: int = 32, workers: int = 0) -> Evaluation:
@@ -151,9 +172,18 @@ def validate(model: SSD, dataset: Dataset, batch_size: int = 32, workers: int = 
 
 def _begin(folder: Path, trainer: Trainer, resume: bool) -> float | None:
     """Make the folder, or take up the run that is in it; its best mAP so far."""
-    if not (folder / LAST).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        return None
+    best = _take_up(folder, trainer, resume) if (folder / LAST).exists() else None
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = distributed.gather([trainer.next_step], distributed.world_size())
+    if len(set(steps)) > 1:
+        raise ValueError(
+            f"the processes would go on from steps {steps}: do all of them see {folder}?"
+        )
+    return best
+
+
+def _take_up(folder: Path, trainer: Trainer, resume: bool) -> float | None:
+    """Go on with the run that is in the folder; its best mAP so far."""
     if not resume:
         raise FileExistsError(f"{folder} holds a run: resume it, or choose another folder")
     content = read_plain(folder / LAST)
@@ -175,7 +205,7 @@ def _describe_run(trainer: Trainer) -> dict[str, dict[str, object]]:
     if isinstance(dataset, Augmented):
         data |= {"augmentation": asdict(dataset.augmentation), "augmentation_seed": dataset.seed}
     kept = {name: value for name, value in settings.items() if name not in _FREE_SETTINGS}
-    return {"settings": kept, "data": data}
+    return _plain({"settings": kept, "data": data})
 
 
 def _check_same(file: Path, part: str, before: dict, now: dict) -> None:
@@ -234,13 +264,12 @@ class Log:
         if distributed.rank() > 0:
             return
         path = folder / METRICS
-        kept = [line for line in _lines(path) if json.loads(line)["step"] < start]
-        path.write_text("".join(kept), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8", buffering=1)  # line by line
+        self._file.truncate(_length_before(path, start))
         if tensorboard:
             self._board = _summary_writer(folder, start)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Log":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -258,11 +287,15 @@ class Log:
                 self._board.add_scalar(name, value, record["step"])
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The whole lines of a file; a killed process may leave half of one at the end."""
-    if path.exists():
-        with path.open(encoding="utf-8") as file:
-            yield from (line for line in file if line.endswith("\n"))
+def _length_before(path: Path, start: int) -> int:
+    """How many bytes the whole lines of earlier steps are; a kill may leave half a line behind."""
+    length = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n") or json.loads(line)["step"] >= start:
+                break
+            length += len(line)
+    return length
 
 
 def _summary_writer(folder: Path, start: int) -> object:
@@ -302,6 +335,12 @@ def stop_signals() -> Iterator[list[signal.Signals]]:
 def _anyone_stopped(caught: list[signal.Signals], model: SSD) -> bool:
     """Processes that train together stop after the same step, or one would wait for ever."""
     return bool(distributed.total(torch.tensor(len(caught), device=model.priors.device)) > 0)
+
+
+def _who_stopped(caught: list[signal.Signals]) -> signal.Signals | None:
+    """The first signal that any process caught."""
+    everybody = distributed.gather([caught[:1]], distributed.world_size())
+    return next((signals[0] for signals in everybody if signals), None)
 
 
 def _bar(trainer: Trainer, progress: bool) -> tqdm:
