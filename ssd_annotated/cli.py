@@ -345,12 +345,8 @@ def evaluate_(
       ssd-annotated evaluate run/best.pt photographs --gallery mistakes.png --json numbers.json
     """
     from ssd_annotated.coco import evaluate_coco
-    from ssd_annotated.evaluate import (
-        evaluate,
-        evaluation_table,
-        find_mistakes,
-        mistakes_table,
-    )
+    from ssd_annotated.evaluate import evaluate, evaluation_table
+    from ssd_annotated.mistakes import find_mistakes, mistakes_table
     from ssd_annotated.run import detect_all
 
     network = open_model(model, device)

@@ -2,10 +2,9 @@
 
 Detections are ranked by their scores, judged one after another, and summarised by the area under
 precision against recall. Only the ranking counts: no score threshold enters. What the number does
-not say, the tables and the list of mistakes do.
+not say, the table by class and the list of :mod:`~ssd_annotated.mistakes` do.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,12 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from ssd_annotated.boxes import area, check_boxes, pairwise_iou
+from ssd_annotated.boxes import check_boxes, pairwise_iou
 from ssd_annotated.nms import Detections
 
 MISS, HIT, IGNORED = 0, 1, 2
-NEAR = 0.1  # the IoU from which a false positive has to do with an object (Hoiem et al. 2012)
-KINDS = ("duplicate", "localization", "confusion", "background", "miss")
 
 
 class PrecisionRecall(NamedTuple):
@@ -54,23 +51,6 @@ class OperatingPoint(NamedTuple):
     precision: float
     recall: float
     f1: float
-
-
-class Mistake(NamedTuple):
-    """A false positive or a missed object, in plain numbers; boxes are ``xyxy``.
-
-    `kind` is one of `KINDS`. A ``"background"`` error has no object, and a ``"miss"`` no detection
-    if none comes near; what is not there is None. `iou` is that of the two boxes.
-    """
-
-    kind: str
-    image: int
-    iou: float = 0.0
-    box: tuple[float, ...] | None = None
-    label: int | None = None
-    score: float | None = None
-    object_box: tuple[float, ...] | None = None
-    object_label: int | None = None
 
 
 def average_precision(
@@ -225,76 +205,6 @@ def evaluation_table(evaluation: Evaluation, class_names: Sequence[str]) -> str:
     return _text_table(header, [*rows, ["mean AP", total, str(found), f"{evaluation.mean_ap:.3f}"]])
 
 
-def find_mistakes(
-    detections: list[Detections],
-    targets: list[dict[str, Tensor]],
-    num_classes: int,
-    iou_threshold: float = 0.5,
-    minimum_score: float = 0.3,
-) -> list[Mistake]:
-    """Every false positive of at least `minimum_score`, surest first, then every missed object.
-
-    The kinds of false positives:
-
-    - ``"duplicate"``: the object is found already, by a better score;
-    - ``"localization"``: what it overlaps most is of its class, but less than `iou_threshold`;
-    - ``"confusion"``: what it overlaps most is of another class;
-    - ``"background"``: no object comes near, which is an IoU of 0.1.
-
-    A ``"miss"`` is an object, not a difficult one, that no detection of at
-    least `minimum_score` found. Beside it stands the best-scoring detection near it, of whatever
-    class and score, if there is one. The largest objects come first.
-
-    Parameters
-    ----------
-    detections, targets, num_classes, iou_threshold
-        As in :func:`evaluate`, which judges in the same way, and raises the same errors.
-    minimum_score
-        In [0, 1].
-
-    Notes
-    -----
-    The kinds are those of Hoiem, Chodpathumwan and Dai 2012, *Diagnosing Error in Object
-    Detectors*, who count duplicates among the localization errors, and call it localization
-    whenever an object of the class comes near, even if one of another class fits better.
-    """
-    if not 0 <= minimum_score <= 1:
-        raise ValueError(f"minimum_score must be in [0, 1], not {minimum_score}")
-    detections, targets = _prepare(detections, targets, num_classes, iou_threshold)
-    wrong, missed = [], []
-    for image, (found, target) in enumerate(zip(detections, targets, strict=True)):
-        found = _best_first(found)
-        shown = Detections(*(field[found.scores >= minimum_score] for field in found))
-        claims = _judge(shown, target, iou_threshold)
-        wrong += _false_positives(image, shown, target, claims, iou_threshold)
-        missed += _misses(image, found, target, claims)
-    return sorted(wrong, key=lambda m: -m.score) + sorted(missed, key=_object_area, reverse=True)
-
-
-def mistakes_table(mistakes: Sequence[Mistake], class_names: Sequence[str]) -> str:
-    """A line of text for each kind: how many, how sure the surest, and between which classes."""
-    rows = []
-    for kind in KINDS:
-        members = [m for m in mistakes if m.kind == kind]
-        row = [kind, str(len(members))]
-        if members:
-            scores = [m.score for m in members if m.score is not None and kind != "miss"]
-            named = Counter(_names(m, class_names) for m in members)
-            most = ", ".join(f"{names} ({count})" for names, count in named.most_common(3))
-            row += [f"{max(scores):.2f}" if scores else "", most]
-        rows.append(row)
-    return _text_table(("kind", "count", "highest score", "most often"), rows, left=(0, 3))
-
-
-def _names(mistake: Mistake, class_names: Sequence[str]) -> str:
-    """Which class it is about; for a confusion, both."""
-    if mistake.kind == "miss":
-        return class_names[mistake.object_label]
-    if mistake.kind == "confusion":
-        return f"{class_names[mistake.object_label]} called {class_names[mistake.label]}"
-    return class_names[mistake.label]
-
-
 def _text_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)
 ) -> str:
@@ -339,68 +249,6 @@ def _largest(iou: Float[Tensor, "D G"]) -> tuple[Float[Tensor, "D"], Int64[Tenso
     if iou.shape[1] == 0:
         return iou.new_zeros(len(iou)), torch.zeros(len(iou), dtype=torch.int64)
     return iou.max(dim=1)
-
-
-def _false_positives(
-    image: int,
-    found: Detections,
-    target: dict[str, Tensor],
-    claims: _Claims,
-    iou_threshold: float,
-) -> list[Mistake]:
-    """The detections of one image that are false positives, each with its kind."""
-    other_class = found.labels[:, None] != target["labels"][None, :]
-    other_iou, other = _largest(pairwise_iou(found.boxes, target["boxes"]) * other_class)
-    mistakes = []
-    for d in (claims.verdict == MISS).nonzero().flatten().tolist():
-        if claims.iou[d] >= iou_threshold:
-            mistakes.append(_mistake("duplicate", image, found, d, target, claims.object[d]))
-        elif max(claims.iou[d], other_iou[d]) < NEAR:
-            mistakes.append(_mistake("background", image, found, d, target, None))
-        elif claims.iou[d] >= other_iou[d]:
-            mistakes.append(_mistake("localization", image, found, d, target, claims.object[d]))
-        else:
-            mistakes.append(_mistake("confusion", image, found, d, target, other[d]))
-    return mistakes
-
-
-def _misses(
-    image: int, found: Detections, target: dict[str, Tensor], claims: _Claims
-) -> list[Mistake]:
-    """The objects of one image that no claim hit, each with the best detection near it."""
-    missed = ~_difficult(target)
-    missed[claims.object[claims.verdict == HIT]] = False
-    near = pairwise_iou(found.boxes, target["boxes"]) >= NEAR
-    mistakes = []
-    for g in missed.nonzero().flatten().tolist():
-        ranks = near[:, g].nonzero().flatten().tolist()
-        mistakes.append(_mistake("miss", image, found, ranks[0] if ranks else None, target, g))
-    return mistakes
-
-
-def _mistake(
-    kind: str,
-    image: int,
-    found: Detections,
-    d: int | None,
-    target: dict[str, Tensor],
-    g: int | Tensor | None,
-) -> Mistake:
-    """Detection `d` and object `g` of an image, one of which may be None, as plain numbers."""
-    fields = {}
-    if d is not None:
-        fields["box"] = tuple(found.boxes[d].tolist())
-        fields["label"], fields["score"] = int(found.labels[d]), float(found.scores[d])
-    if g is not None:
-        fields["object_box"] = tuple(target["boxes"][g].tolist())
-        fields["object_label"] = int(target["labels"][g])
-    if d is not None and g is not None:
-        fields["iou"] = float(pairwise_iou(found.boxes[d][None], target["boxes"][g][None]))
-    return Mistake(kind, image, **fields)
-
-
-def _object_area(mistake: Mistake) -> float:
-    return float(area(torch.tensor(mistake.object_box)))
 
 
 def _best_first(found: Detections) -> Detections:

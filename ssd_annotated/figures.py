@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 
 from ssd_annotated import plot
 from ssd_annotated.data.survey import Survey
-from ssd_annotated.evaluate import Evaluation, Mistake
+from ssd_annotated.evaluate import Evaluation
+from ssd_annotated.mistakes import Mistake
 
 Panel = Callable[[Axes], None]
 

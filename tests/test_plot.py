@@ -13,7 +13,8 @@ from matplotlib.colors import same_color, to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
 from ssd_annotated import plot
-from ssd_annotated.evaluate import Mistake, PrecisionRecall
+from ssd_annotated.evaluate import PrecisionRecall
+from ssd_annotated.mistakes import Mistake
 from ssd_annotated.nms import Detections
 
 BOXES = torch.tensor([[0.25, 0.5, 0.75, 1.0], [0.0, 0.125, 0.5, 0.25]])
