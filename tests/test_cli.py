@@ -1,0 +1,751 @@
+"""The command line: what it understands, what it prints where, and how it fails."""
+
+import inspect
+import json
+import math
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from xml.etree import ElementTree
+
+import click
+import cv2
+import pytest
+import torch
+from click.testing import CliRunner
+
+import ssd_annotated
+from ssd_annotated import arguments, cli, export, predict
+from ssd_annotated import run as run_module
+from ssd_annotated.augment import AUGMENTATIONS
+from ssd_annotated.coco import evaluate_coco
+from ssd_annotated.data import graffiti
+from ssd_annotated.data.graffiti import CLASS_NAMES, GraffitiDigits, export_voc
+from ssd_annotated.data.layout import VARIANTS
+from ssd_annotated.data.survey import survey, survey_table
+from ssd_annotated.data.voc import VOCFolder
+from ssd_annotated.evaluate import evaluate, evaluation_table
+from ssd_annotated.mistakes import find_mistakes, mistakes_table
+from ssd_annotated.model import ModelSpec, load_model, pretrained, save_model, tiny_ssd
+from ssd_annotated.predict import Tally, detect
+from ssd_annotated.priors import PRESETS, make_priors, rescale_priors, tiny_priors
+from ssd_annotated.train import QUICK, Settings
+
+COMMANDS = sorted(cli.main.commands)
+MODULE = [sys.executable, "-m", "ssd_annotated"]
+
+
+def run(*arguments, **options):
+    """The result of a command line, in this process."""
+    return CliRunner().invoke(cli.main, [str(a) for a in arguments], **options)
+
+
+def done(*arguments):
+    """Stdout of a command line that must succeed."""
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A folder of graffiti in VOC's layout: 14 images to train on, 4 to test with."""
+    folder = tmp_path_factory.mktemp("digits")
+    for split, length in (("train", 14), ("test", 4)):  # 14 are enough for all digits
+        export_voc(GraffitiDigits(split, length=length), folder)
+    return folder
+
+
+# --- Starting, helping and failing ----------------------------------------------------------------
+
+
+def test_help_imports_nothing_heavy_and_exits_with_0():
+    code = """
+import sys
+from ssd_annotated.cli import main
+try:
+    main(["--help"])
+except SystemExit as end:
+    assert end.code == 0
+heavy = {"torch", "torchvision", "numpy", "cv2", "matplotlib", "tqdm"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert all(command in result.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself(command):
+    text = done(command, "--help")
+    assert "Usage:" in text
+    assert f"ssd-annotated {command} " in text, "an example"
+    assert text == done(command, "-h")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_option_has_a_help_text(command):
+    command = cli.main.commands[command]
+    for parameter in command.get_params(click.Context(command)):
+        assert isinstance(parameter, click.Argument) or parameter.help
+
+
+def test_examples_in_help_texts_are_understood():
+    texts = [cli.main.help, *(command.help for command in cli.main.commands.values())]
+    examples = re.findall(r"^ +ssd-annotated (.+)$", "\n".join(texts), re.MULTILINE)
+    assert len(examples) >= len(COMMANDS)
+    for example in examples:
+        name, *arguments = example.split()
+        cli.main.commands[name].make_context(name, arguments)  # parses, or raises
+
+
+def test_the_command_is_installed():
+    file = Path(__file__).parent.parent / "pyproject.toml"
+    scripts = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["scripts"]
+    module, name = scripts["ssd-annotated"].split(":")
+    assert getattr(import_module(module), name) is cli.main
+
+
+def test_version_is_the_packages():
+    assert done("--version").split()[-1] == ssd_annotated.__version__
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["train"], ["check"], ["detect", "--no-such-option"], []]
+)
+def test_a_wrong_command_exits_with_2_and_points_to_the_help(arguments):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert not result.stdout
+    assert "Usage:" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("a bad box"), "a bad box"),
+        (FileNotFoundError(2, "No such file or directory", "there.pt"), "there.pt: No such file"),
+        (OSError("no camera 3"), "no camera 3"),
+        (ImportError("pip install 'ssd-annotated[onnx]'"), "pip install"),
+        (FloatingPointError("the loss is no longer finite"), "the loss is no longer finite"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "CUDA out of memory"),
+    ],
+)
+def test_what_users_can_mend_is_a_message_and_exits_with_1(monkeypatch, tmp_path, error, message):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("ssd_annotated.data.graffiti.export_voc", fail)
+    result = run("graffiti", tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {message}")
+    assert "Traceback" not in result.output
+    with pytest.raises(type(error)):
+        run("--traceback", "graffiti", tmp_path, catch_exceptions=False)
+
+
+def test_a_bug_stays_an_exception(monkeypatch, tmp_path):
+    def fail(*_):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr("ssd_annotated.data.graffiti.export_voc", fail)
+    with pytest.raises(RuntimeError, match="mat1"):
+        run("graffiti", tmp_path, catch_exceptions=False)
+
+
+def test_ctrl_c_exits_with_130(monkeypatch, tmp_path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ssd_annotated.data.graffiti.export_voc", interrupt)
+    result = run("graffiti", tmp_path)
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "interrupted\n")
+
+
+# --- Arguments ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("VOC2007", ("VOC2007", None)),
+        ("VOC2007:trainval", ("VOC2007", "trainval")),
+        ("/data/VOC2007/:test", ("/data/VOC2007/", "test")),
+        ("a:train", ("a", "train")),
+        ("my:data:train", ("my:data", "train")),
+        (r"C:\data\VOC", (r"C:\data\VOC", None)),
+        (r"C:\data\VOC:train", (r"C:\data\VOC", "train")),
+        ("C:/data/VOC:train", ("C:/data/VOC", "train")),
+        ("val2017:annotations/val.json", ("val2017", "annotations/val.json")),
+        ("val2017:/coco/val.json", ("val2017", "/coco/val.json")),
+        (r"C:\coco\val:D:\coco\val.json", (r"C:\coco\val", r"D:\coco\val.json")),
+        (r"C:\coco\val:\coco\val.json", (r"C:\coco\val", r"\coco\val.json")),
+    ],
+)
+def test_data_is_split_where_it_is_meant(text, expected):
+    assert arguments.Data().convert(text, None, None) == expected
+
+
+@pytest.mark.parametrize("text", [":train", "VOC2007:", ":"])
+def test_half_of_a_data_argument_is_refused(text):
+    with pytest.raises(click.BadParameter, match="is not ROOT:SET"):
+        arguments.Data().convert(text, None, None)
+
+
+def test_settings_are_options_whose_defaults_are_the_fields():
+    paper = Settings()
+    text = " ".join(done("train", "--help").split("Options:")[1].split())
+    for name in arguments.SETTINGS:
+        option = f"--{name.replace('_', '-')}"
+        default = getattr(paper, name)
+        if default is not False:  # a flag
+            shown = text.split(f" {option} ")[1].partition("[default: ")[2].partition("]")[0]
+            assert shown == ("none" if default is None else str(default))
+
+
+# --- graffiti and download ------------------------------------------------------------------------
+
+
+def test_graffiti_is_written_as_asked(monkeypatch, tmp_path):
+    written = []
+    monkeypatch.setattr(graffiti, "export_voc", lambda data, folder: written.append((data, folder)))
+    options = ("--train", 3, "--test", 2, "--variant", "crowd", "--image-size", 64, "--seed", 5)
+    assert done("graffiti", tmp_path, *options) == ""
+    assert [(data.split, len(data), folder) for data, folder in written] == [
+        ("train", 3, tmp_path),
+        ("test", 2, tmp_path),
+    ]
+    for data, _ in written:
+        assert (data.variant, data.image_size, data.seed) == (VARIANTS["crowd"], 64, 5)
+
+
+def test_graffiti_does_not_overwrite(digits):
+    result = run("graffiti", digits)
+    assert result.exit_code == 1
+    assert "train.txt exists" in result.stderr
+
+
+def test_graffiti_writes_nothing_if_a_number_cannot_be(tmp_path):
+    result = run("graffiti", tmp_path / "walls", "--test", 0)
+    assert result.exit_code == 1
+    assert "length must be at least 1, not 0" in result.stderr
+    assert not (tmp_path / "walls").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sets"),
+    [
+        ([], [("2007", "trainval"), ("2012", "trainval"), ("2007", "test")]),
+        (["--set", "2007:test"], [("2007", "test")]),
+    ],
+)
+def test_download_says_what_to_train_on(monkeypatch, options, sets):
+    monkeypatch.setattr(
+        "ssd_annotated.data.voc.download_voc", lambda folder, year, _: Path(folder, f"VOC{year}")
+    )
+    lines = done("download", "data", *options).splitlines()
+    assert lines == [str(Path("data", f"VOC{year}")) + f":{name}" for year, name in sets]
+
+
+# --- check ----------------------------------------------------------------------------------------
+
+
+def spoil(folder, name):
+    """Turn the first box of an annotation inside out."""
+    file = folder / "Annotations" / f"{name}.xml"
+    tree = ElementTree.parse(file)
+    box = tree.find("object/bndbox")
+    box.find("xmin").text = box.find("xmax").text
+    tree.write(file)
+
+
+@pytest.fixture
+def own_digits(digits, tmp_path):
+    """A copy of the folder, to be spoiled."""
+    return Path(shutil.copytree(digits, tmp_path / "own"))
+
+
+def test_check_of_clean_data_exits_with_0(digits, tmp_path):
+    figure = tmp_path / "survey.png"
+    options = ("--model", "tiny", "--image-size", 128)
+    text = done("check", digits, *options, "--figure", figure)
+    whole = VOCFolder([(digits, "train"), (digits, "test")], CLASS_NAMES)
+    assert text.splitlines()[0].split()[:2] == ["images", str(len(whole))]
+    assert text == survey_table(survey(whole, make_priors(tiny_priors(128)))) + "\n"
+    assert cv2.imread(str(figure)) is not None
+
+
+def test_check_counts_what_the_priors_miss(digits):
+    text = done("check", digits, "--model", "tiny", "--smallest", 0.01, "--largest", 0.02)
+    assert all(line.endswith("100.0%") for line in text.splitlines()[-9:])
+
+
+def test_what_cannot_be_printed_is_replaced(digits):
+    result = CliRunner(charset="cp1252").invoke(cli.main, ["check", str(digits)])
+    assert result.exit_code == 0, result.output
+    assert "median size" in result.stdout
+
+
+def test_check_lists_what_is_wrong_and_exits_with_1(own_digits):
+    spoil(own_digits, "train_000002")
+    result = run("check", f"{own_digits}:train")
+    assert result.exit_code == 1
+    lines = " ".join(result.stdout.split())
+    assert re.search(r"train_000002.xml, object 1 \(\d\): degenerate box", lines)
+    assert not result.stderr
+
+
+@pytest.mark.parametrize(
+    ("there", "taken"),
+    [
+        (["train", "val", "test"], ["train", "val", "test"]),
+        (["train", "val", "trainval", "test", "cat_train"], ["trainval", "test"]),
+        (["train"], ["train"]),
+        (["all"], ["trainval"]),  # whose error lists what there is
+    ],
+)
+def test_check_takes_every_image_once(tmp_path, there, taken):
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    for name in there:
+        (tmp_path / f"ImageSets/Main/{name}.txt").touch()
+    assert arguments.all_sets(str(tmp_path)) == taken
+
+
+def test_check_of_a_folder_that_is_none(tmp_path):
+    result = run("check", tmp_path)
+    assert result.exit_code == 1
+    assert "no such image set; there are: none" in result.stderr
+
+
+@pytest.fixture
+def coco_file(digits, tmp_path):
+    """The annotations of the test split, in COCO's format."""
+    folder = VOCFolder([(digits, "test")], CLASS_NAMES)
+    content = {"images": [], "annotations": [], "categories": []}
+    content["categories"] = [{"id": i, "name": name} for i, name in enumerate(CLASS_NAMES) if i]
+    for index, record in enumerate(folder.records):
+        width, height = record.size
+        content["images"].append(
+            {"id": index, "file_name": record.image.name, "width": width, "height": height}
+        )
+        target = folder.target(index)
+        for (x0, y0, x1, y1), label in zip(target["boxes"].tolist(), target["labels"].tolist()):
+            box = [x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height]
+            number = len(content["annotations"]) + 1
+            thing = {"id": number, "image_id": index, "category_id": label, "bbox": box}
+            content["annotations"].append(thing)
+    file = tmp_path / "digits.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_coco_annotations_are_data_too(digits, coco_file):
+    text = done("check", f"{digits / 'JPEGImages'}:{coco_file}")
+    folder = VOCFolder([(digits, "test")], CLASS_NAMES)
+    assert text == survey_table(survey(folder, make_priors(PRESETS["caffe-voc"]))) + "\n"
+
+
+def test_coco_annotations_stand_alone(digits, coco_file):
+    result = run("check", f"{digits / 'JPEGImages'}:{coco_file}", digits)
+    assert result.exit_code == 2
+    assert "must be the only DATA" in result.stderr
+
+
+def test_figures_must_be_files_that_can_be_drawn(digits):
+    result = run("check", digits, "--figure", "survey.xls")
+    assert result.exit_code == 2
+    assert "'survey.xls' does not end in one of .pdf, .png, .svg" in result.stderr
+
+
+def test_figures_need_matplotlib(monkeypatch, digits):
+    monkeypatch.setattr(arguments, "find_spec", lambda name: None)
+    result = run("check", digits, "--figure", "survey.png")
+    assert result.exit_code == 1
+    assert "pip install 'ssd-annotated[plot]'" in result.stderr
+
+
+# --- train ----------------------------------------------------------------------------------------
+
+TINY = ("--model", "tiny", "--image-size", 64, "--widths", 4, 4, 8, 8, 8, 8, "--batch-size", 4)
+
+
+real_run = run_module.run
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What `train` asks for, with nothing done."""
+    calls = []
+
+    def remember(model, dataset, folder, settings, **options):
+        options |= {"model": model, "dataset": dataset, "folder": folder, "settings": settings}
+        calls.append(options)
+        return run_module.Outcome(5, None, None)
+
+    monkeypatch.setattr(run_module, "run", remember)
+    return calls
+
+
+@pytest.fixture
+def imagenet(monkeypatch):
+    """The trunks that would have got ImageNet's weights."""
+    trunks = []
+    monkeypatch.setattr("ssd_annotated.model.load_imagenet", trunks.append)
+    return trunks
+
+
+def test_defaults_of_training_are_the_papers(digits, asked, imagenet, tmp_path):
+    done("train", digits, "--out", tmp_path)
+    (call,) = asked
+    model, data = call["model"], call["dataset"]
+    assert model.spec == ModelSpec("ssd300_vgg16", 11, (), PRESETS["caffe-voc"])
+    assert imagenet == [model.trunk]
+    assert model.recipe.class_names == CLASS_NAMES
+    assert call["settings"] == Settings()
+    assert (data.augmentation, data.image_size, data.seed) == (AUGMENTATIONS["caffe"], 300, 0)
+    assert len(data) == 14
+    assert (call["validation"], call["folder"]) == (None, str(tmp_path))
+    parameters = inspect.signature(real_run).parameters
+    for name in ("save_every", "validate_every", "resume", "tensorboard"):
+        assert call[name] == parameters[name].default
+
+
+def test_random_weights_if_asked_for_or_to_be_replaced(digits, asked, imagenet, tmp_path):
+    done("train", digits, "--out", tmp_path, "--weights", "none")
+    done("train", digits, "--out", tmp_path, "--resume", "--model", "ssd512", "--weights", "none")
+    (tmp_path / "last.pt").touch()
+    done("train", digits, "--out", tmp_path, "--resume")
+    assert not imagenet
+    assert [call["model"].recipe.image_size for call in asked] == [300, 512, 300]
+
+
+def test_options_of_training_arrive(digits, asked, tmp_path):
+    numbers = ("--lr", 0.5, "--clip-norm", 3, "--precision", "bfloat16", "--compile", "--seed", 7)
+    more = ("--save-every", 11, "--validate-every", 12, "--resume", "--tensorboard")
+    sizes = ("--smallest", 0.05, "--largest", 0.6, "--augmentation", "none")
+    val = ("--val", f"{digits}:test", "--val", f"{digits}:train")
+    done("train", f"{digits}:train", "--out", tmp_path, *TINY, *numbers, *more, *sizes, *val)
+    (call,) = asked
+    assert call["settings"] == Settings(
+        batch_size=4, lr=0.5, clip_norm=3, precision="bfloat16", compile=True, seed=7
+    )
+    assert (call["save_every"], call["validate_every"]) == (11, 12)
+    assert call["resume"]
+    assert call["tensorboard"]
+    priors = rescale_priors(tiny_priors(64), 0.05, 0.6)
+    assert call["model"].spec == ModelSpec("tiny_ssd", 11, (4, 4, 8, 8, 8, 8), priors)
+    assert call["dataset"].augmentation == AUGMENTATIONS["none"]
+    assert call["dataset"].seed == 7
+    assert (len(call["dataset"]), len(call["validation"])) == (14, 18)
+    assert call["validation"].class_names == call["dataset"].dataset.class_names
+
+
+def test_quick_settings_are_other_defaults(digits, asked, tmp_path):
+    done("train", digits, "--out", tmp_path, *TINY, "--settings", "quick", "--weight-decay", 0)
+    assert asked[0]["settings"] == replace(QUICK, batch_size=4, weight_decay=0)
+
+
+def test_one_size_alone_keeps_the_other():
+    spec = tiny_priors(256)
+    assert arguments.choose_priors("tiny", None, 0.1, None) == rescale_priors(spec, 0.1, 0.88)
+    assert arguments.choose_priors("tiny", None, None, 0.7) == rescale_priors(spec, 0.2, 0.7)
+    assert arguments.choose_priors("tiny", None, None, None) == spec
+
+
+def test_the_seed_decides_on_the_weights(digits, asked, tmp_path):
+    for seed in (1, 1, 2):
+        done("train", digits, "--out", tmp_path, *TINY, "--seed", seed)
+    one, same, other = (call["model"].state_dict() for call in asked)
+    head = "localization_heads.0.weight"
+    assert torch.equal(one[head], same[head])
+    assert not torch.equal(one[head], other[head])
+
+
+@pytest.fixture
+def tiny_file(tmp_path):
+    """A model for digits with widths and priors of its own."""
+    priors = rescale_priors(tiny_priors(64), 0.1, 0.5)
+    model = tiny_ssd(11, 64, (4, 4, 8, 8, 8, 8), CLASS_NAMES, priors)
+    save_model(model, tmp_path / "tiny.pt")
+    return tmp_path / "tiny.pt"
+
+
+def test_training_goes_on_from_a_model(digits, asked, tiny_file, tmp_path):
+    done("train", digits, "--out", tmp_path, "--weights", tiny_file)
+    before, model = load_model(tiny_file), asked[0]["model"]
+    assert (model.spec, model.recipe) == (before.spec, before.recipe)
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name])
+
+
+def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
+    before = load_model(tiny_file)
+    names = ("background", "cat", "dog")
+    with click.Context(cli.main.commands["train"]):
+        model = arguments.new_model(names, str(tiny_file), None, "ssd300")
+    assert model.spec == replace(before.spec, num_classes=3)
+    assert model.recipe == replace(before.recipe, class_names=names)
+    new = model.state_dict()
+    for name, value in before.state_dict().items():
+        assert name.startswith("confidence_heads.") or torch.equal(value, new[name])
+    images = torch.zeros(1, 3, 64, 64)
+    assert model(images).logits.shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "ssd300", "--image-size", 300], "--image-size is for --model tiny"),
+        (["--widths", 1, 2, 3, 4, 5, 6, "--weights", "none"], "--widths are for --model tiny"),
+        (["--model", "tiny", "--weights", "imagenet"], "imagenet is for --model ssd300"),
+        (["--weights", "old.pt", "--model", "tiny"], "--model cannot be chosen"),
+        (["--weights", "old.pt", "--smallest", 0.1], "--smallest cannot be chosen"),
+        (["--steps", 0], "steps must be at least 1, not 0"),
+        (["--device", "hovercraft"], "there is no 'hovercraft'"),
+        (["--device", "cuda:99"], "there is no 'cuda:99'"),
+        (["--augmentation", "magic"], "is not one of 'none', 'caffe'"),
+    ],
+)
+def test_options_that_cannot_be_exit_with_2(digits, asked, tmp_path, options, message):
+    result = run("train", digits, "--out", tmp_path, *options)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.stderr.split())
+    assert not asked
+
+
+@pytest.mark.usefixtures("asked")
+def test_what_is_left_out_is_said(own_digits, tmp_path):
+    spoil(own_digits, "train_000002")
+    data = ("train", own_digits, "--out", tmp_path, *TINY)
+    result = run(*data)
+    assert result.exit_code == 1
+    assert re.match(r"error: .*train_000002.xml, object 1 .*degenerate box", result.stderr)
+    assert result.stderr.count("\n") == 1
+    result = run(*data, "--on-bad", "skip")
+    assert result.exit_code == 0
+    assert "1 × degenerate box" in result.stderr
+
+
+def test_an_error_in_a_process_that_loads_images_is_as_short(own_digits, tmp_path):
+    for file in (own_digits / "JPEGImages").glob("train_*.jpg"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])  # the header is whole
+    result = run("train", own_digits, "--out", tmp_path / "run", *TINY, "--workers", 1)
+    assert result.exit_code == 1
+    (line,) = [line for line in result.stderr.splitlines() if "error:" in line]
+    assert re.match(r"error: .*train_00000\d.jpg: corrupt image", line)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_how_a_run_was_stopped_is_said(monkeypatch, digits, tmp_path, number, status):
+    outcome = run_module.Outcome(5, number, 0.25)
+    monkeypatch.setattr(run_module, "run", lambda *_, **__: outcome)
+    result = run("train", digits, "--out", tmp_path, *TINY)
+    assert result.exit_code == status
+    last, best = tmp_path / "last.pt", tmp_path / "best.pt"
+    assert result.stdout == f"{last}: 5 steps\n{best}: mAP 0.250\n"
+    assert result.stderr == f"stopped by {number.name}; --resume goes on\n"
+
+
+def test_from_data_to_detector(digits, tmp_path):
+    """Train, resume, evaluate and detect, for real."""
+    out = tmp_path / "run"
+    data = ("train", digits, "--val", f"{digits}:test", "--out", out, *TINY, "--settings", "quick")
+    text = done(*data, "--steps", 3)
+    assert text.startswith(f"{out / 'last.pt'}: 3 steps\n")
+    model = load_model(out / "last.pt")
+    assert model.recipe.class_names == CLASS_NAMES
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [0, 1, 2, 2]
+    assert "mean_ap" in records[-1]
+
+    again = run(*data, "--steps", 3)
+    assert again.exit_code == 1
+    assert "holds a run" in again.stderr
+    assert done(*data, "--steps", 3, "--resume") == text
+    other = run(*data, "--steps", 4, "--resume")
+    assert other.exit_code == 1
+    assert "steps was 3, and is 4 now" in other.stderr
+
+    assert "mean AP" in done("evaluate", out / "last.pt", digits)
+    photographs, found = digits / "JPEGImages", tmp_path / "found"
+    text = done("detect", out / "last.pt", photographs, "--out", found, "--score", 0)
+    assert re.fullmatch(r"\d+ objects in 18 images\n", text)
+    assert {file.name for file in found.iterdir()} == {f.name for f in photographs.iterdir()}
+
+
+def test_sigterm_saves_and_the_run_can_go_on(digits, tmp_path):
+    command = ("train", digits, "--out", tmp_path, *TINY, "--settings", "quick", "--steps", 30)
+    process = subprocess.Popen(
+        [*MODULE, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    metrics = tmp_path / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "stopped by SIGTERM; --resume goes on" in errors
+    steps = int(re.fullmatch(r".*last.pt: (\d+) steps\n", output)[1])
+    assert 0 < steps < 30
+    assert done(*command, "--resume") == f"{tmp_path / 'last.pt'}: 30 steps\n"
+    records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [record["step"] for record in records] == list(range(30))
+
+
+# --- evaluate, detect, export ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def measured(digits):
+    """Detections of the shipped model on the test split, and its targets."""
+    dataset = VOCFolder([(digits, "test")], CLASS_NAMES)
+    images, targets = zip(*(dataset[index] for index in range(len(dataset))))
+    return detect(pretrained(), list(images)), list(targets)
+
+
+@pytest.mark.parametrize("method", ["area", "11point"])
+def test_evaluate_prints_the_table(digits, measured, method):
+    expected = evaluate(*measured, 11, method=method)
+    text = done("evaluate", "tiny-graffiti", digits, "--method", method)
+    assert text == evaluation_table(expected, CLASS_NAMES) + "\n"
+    assert expected.mean_ap > 0.5
+
+
+def test_evaluate_writes_numbers_and_figures(digits, measured, tmp_path):
+    files = {name: tmp_path / f"{name}.png" for name in ("figure", "gallery")}
+    numbers = tmp_path / "numbers.json"
+    options = [("--" + name, file) for name, file in files.items()]
+    text = done("evaluate", "tiny-graffiti", digits, "--coco", "--json", numbers, *sum(options, ()))
+    for file in files.values():
+        assert cv2.imread(str(file)) is not None
+    content = json.loads(numbers.read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    expected = evaluate(*measured, 11)
+    assert content["mean_ap"] == pytest.approx(expected.mean_ap)
+    assert list(content["ap"]) == list(CLASS_NAMES[1:])
+    for value, wanted in zip(content["ap"].values(), expected.ap[1:].tolist()):
+        assert (value is None) if math.isnan(wanted) else value == pytest.approx(wanted)
+    coco = evaluate_coco(*measured, [(128, 128)] * 4)
+    for name, wanted in coco.items():
+        value = content["coco"][name]
+        assert (value is None) if math.isnan(wanted) else value == pytest.approx(wanted)
+    assert f"AP50       {coco['AP50']:.3f}" in text
+    assert mistakes_table(find_mistakes(*measured, 11), CLASS_NAMES) in text
+
+
+def test_evaluate_without_the_classes_of_the_data(digits, tmp_path):
+    save_model(tiny_ssd(3, 64, class_names=("background", "cat", "dog")), tmp_path / "cats.pt")
+    result = run("evaluate", tmp_path / "cats.pt", digits)
+    assert result.exit_code == 1
+    assert "is none of cat, dog" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("there.pt", "error: there.pt: No such file or directory\n"),
+        ("runs/there", "error: runs/there: No such file or directory\n"),
+        ("huge", "error: no model 'huge' ships with the package"),
+    ],
+)
+def test_models_that_are_not_there(digits, model, message):
+    result = run("evaluate", model, digits)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(message)
+
+
+def test_a_file_that_is_no_model(digits, tmp_path):
+    (tmp_path / "model.pt").write_text("a letter")
+    result = run("evaluate", tmp_path / "model.pt", digits)
+    assert result.exit_code == 1
+    assert "is damaged" in result.stderr
+
+
+@pytest.fixture
+def detected(monkeypatch):
+    """How `detect` calls the package, with nothing done."""
+    calls = []
+
+    def remember(kind):
+        def detect_them(model, source, **options):
+            calls.append((kind, source, model.priors.dtype, options))
+            return Tally(3, 7, ["there.jpg: corrupt image"])
+
+        return detect_them
+
+    for kind in ("images", "video"):
+        monkeypatch.setattr(predict, f"detect_{kind}", remember(kind))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "expected", "unit"),
+    [
+        (["photographs"], "images", "photographs", "images"),
+        (["one.jpg"], "images", "one.jpg", "images"),
+        (["street.MP4"], "video", "street.MP4", "frames"),
+        (["--camera", 2], "video", 2, "frames"),
+    ],
+)
+def test_detect_knows_images_from_videos(detected, source, kind, expected, unit):
+    result = run("detect", "tiny-graffiti", *source, "--out", "found", "--batch-size", 2)
+    assert result.exit_code == 0
+    assert result.stdout == f"7 objects in 3 {unit}\n"
+    assert result.stderr == "left out: there.jpg: corrupt image\n"
+    ((asked_kind, place, dtype, options),) = detected
+    assert (asked_kind, place, dtype) == (kind, expected, torch.float32)
+    assert options == {
+        "drawings": "found",
+        "document": None,
+        "batch_size": 2,
+        "on_bad": "raise",
+        "score_threshold": 0.5,
+    }
+
+
+def test_detect_in_half_precision(detected):
+    options = ("--json", "found.json", "--half", "--score", 0.25, "--on-bad", "skip")
+    done("detect", "tiny-graffiti", "photographs", *options)
+    ((_, _, dtype, options),) = detected
+    assert dtype == torch.float16
+    assert (options["document"], options["drawings"]) == ("found.json", None)
+    assert (options["score_threshold"], options["on_bad"]) == (0.25, "skip")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "found"], "give either a SOURCE or --camera"),
+        (["photographs", "--camera", 0, "--out", "found"], "give either a SOURCE or --camera"),
+        (["photographs"], "give --out, --json or both"),
+        (["photographs", "--out", "found", "--score", 50], "not in the range 0<=x<=1"),
+    ],
+)
+def test_detect_must_know_from_where_to_where(detected, options, message):
+    result = run("detect", "tiny-graffiti", *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not detected
+
+
+def test_detect_where_there_is_nothing(tmp_path):
+    result = run("detect", "tiny-graffiti", tmp_path / "gone", "--out", tmp_path / "found")
+    assert result.exit_code == 1
+    assert "gone: no such file or folder" in result.stderr
+
+
+def test_export_is_asked_of_the_package(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(export, "export_onnx", lambda *call: calls.append(call))
+    file = str(tmp_path / "tiny.onnx")
+    result = run("export", "tiny-graffiti", file)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"wrote {file}\n")
+    ((model, path),) = calls
+    assert model.spec.architecture == "tiny_ssd"
+    assert path == file
