@@ -14,6 +14,8 @@ export MALLOC_MMAP_THRESHOLD_ := 4000000000
 # cost most of the speed: 17 and 9 images/s of training, against 60 and 41 with threads that sleep.
 # (With two cores to itself sleeping costs an eighth: 107 instead of 123.)
 export OMP_WAIT_POLICY := passive
+# Notebooks that run side by side: most of them keep one core busy.
+JOBS ?= 2
 # One chapter for sync and execute, for example CHAPTER=05-matching; all without it.
 CHAPTER ?=
 
@@ -57,7 +59,7 @@ format: setup  ## let ruff mend what it can
 
 test: setup  ## pytest on the package, then nbval on every notebook, strict
 	$(BIN)/pytest tests
-	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 $(wildcard book/*.ipynb)
+	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 -n $(JOBS) --dist loadfile $(wildcard book/*.ipynb)
 
 test-gpu: setup  ## nbval on every notebook with the machine's GPU; without one it fails
 	$(BIN)/python -c 'import torch; assert torch.cuda.is_available(), "torch finds no GPU here"'
