@@ -1,0 +1,162 @@
+"""Make a copy of the repository in which its address is written wherever a reader needs it.
+
+The repository itself names no address, so a fork is at home at once. A workflow knows where it runs
+(``GITHUB_REPOSITORY``, ``GITHUB_REF_NAME``, ``GITHUB_SHA``), and publishes from such a copy:
+
+- the book's pages get links to their source, and buttons that open them on Colab and on Binder;
+- the notebooks get a first cell that installs what is missing, as on Colab everything is;
+- the README's links, and the package's page on PyPI, lead to the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urljoin
+
+import nbformat
+import yaml
+from nbformat import NotebookNode
+from notebooks import read_notebook, write_notebook
+
+ROOT = Path(__file__).resolve().parent.parent
+#: The branch that holds the copy, for Colab and Binder: both open files of a repository.
+LAUNCH_BRANCH = "launch"
+# What the chapters import: module, and the requirement that brings it.
+CELL = """\
+# Installs what this chapter needs where it is missing, as on Colab; does nothing elsewhere.
+import importlib.util
+import subprocess
+import sys
+
+needed = {{
+    "ssd_annotated": "ssd-annotated[coco,graffiti,plot] @ git+{url}@{commit}",
+    "myst_nb": "myst-nb",
+}}
+missing = [needed[module] for module in needed if importlib.util.find_spec(module) is None]
+if missing:
+    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", *missing])"""
+# People edit a chapter's text, never the notebook that is made from it.
+EDIT = (
+    "{url}/edit/{branch}/{{{{ file_name if file_name.endswith('.md') else "
+    "file_name.replace('book/', 'book/text/').replace('.ipynb', '.md') }}}}"
+)
+LINK = re.compile(r"(?P<image>!?)\[(?P<text>(?:!\[[^]]*\]\([^)]*\)|[^]])*)\]\((?P<to>[^)\s]+)\)")
+IMAGE = re.compile(r"""(?<=src=")[^"]+""")
+
+
+class Address(NamedTuple):
+    """Where the repository lives: ``owner/name``, the branch people edit, the commit at hand."""
+
+    repository: str
+    branch: str
+    commit: str
+
+    @property
+    def url(self) -> str:
+        """The page of the repository."""
+        return f"https://github.com/{self.repository}"
+
+
+def address(environment: Mapping[str, str]) -> Address:
+    """Read the address off a workflow's environment."""
+    rules = {
+        "GITHUB_REPOSITORY": r"[\w.-]+/[\w.-]+",
+        "GITHUB_REF_NAME": r"[\w./-]+",
+        "GITHUB_SHA": r"[0-9a-f]{40}",
+    }
+    for name, rule in rules.items():
+        if not re.fullmatch(rule, environment.get(name, "")):
+            raise ValueError(f"{name} is {environment.get(name)!r}: expected {rule}")
+    return Address(*(environment[name] for name in rules))
+
+
+# --- What changes -----------------------------------------------------------------------------
+
+
+def with_buttons(config: dict, here: Address) -> dict:
+    """The book's configuration with links to the source, and with launch buttons."""
+    config = copy.deepcopy(config)
+    config["repository"] = {"url": here.url, "branch": LAUNCH_BRANCH}
+    shown = ("use_edit_page_button", "use_repository_button", "use_issues_button")
+    config["html"].update(dict.fromkeys(shown, True))
+    config["launch_buttons"] |= {
+        "binderhub_url": "https://mybinder.org",
+        "colab_url": "https://colab.research.google.com",
+    }
+    config["sphinx"]["config"]["html_context"] = {
+        "edit_page_provider_name": "GitHub",
+        "edit_page_url_template": EDIT.format(url=here.url, branch=here.branch),
+    }
+    return config
+
+
+def with_first_cell(notebook: NotebookNode, here: Address) -> NotebookNode:
+    """The notebook behind a cell that installs what is missing; the book's page hides the cell."""
+    source = CELL.format(url=here.url, commit=here.commit)
+    first = nbformat.v4.new_code_cell(source, id="install", metadata={"tags": ["remove-cell"]})
+    notebook = copy.deepcopy(notebook)
+    notebook.cells.insert(0, first)
+    return notebook
+
+
+def with_absolute_links(text: str, here: Address) -> str:
+    """The README with links that hold away from the repository, on PyPI for instance."""
+    raw, blob = (f"{here.url}/{kind}/{here.commit}/" for kind in ("raw", "blob"))
+
+    def absolute(link: re.Match[str]) -> str:
+        inner = LINK.sub(absolute, link["text"])
+        to = urljoin(raw if link["image"] else blob, link["to"])
+        return f"{link['image']}[{inner}]({to})"
+
+    return IMAGE.sub(lambda image: urljoin(raw, image[0]), LINK.sub(absolute, text))
+
+
+def with_source_link(pyproject: str, here: Address) -> str:
+    """The package's metadata with a link to its source."""
+    return f'{pyproject}\n[project.urls]\nSource = "{here.url}"\nIssues = "{here.url}/issues"\n'
+
+
+# --- The copy ---------------------------------------------------------------------------------
+
+
+def publish(root: Path, files: Iterable[str], target: Path, here: Address) -> None:
+    """Copy ``files`` of ``root`` into the new folder ``target``, and write the address there."""
+    target.mkdir(parents=True)
+    for name in files:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / name, target / name)
+    edits = {"README.md": with_absolute_links, "pyproject.toml": with_source_link}
+    for name, edit in edits.items():
+        text = (target / name).read_text(encoding="utf-8")
+        (target / name).write_text(edit(text, here), encoding="utf-8")
+    config = yaml.safe_load((target / "_config.yml").read_text(encoding="utf-8"))
+    text = yaml.safe_dump(with_buttons(config, here), sort_keys=False)
+    (target / "_config.yml").write_text(text, encoding="utf-8")
+    for path in target.glob("book/*.ipynb"):
+        write_notebook(with_first_cell(read_notebook(path), here), path)
+
+
+def tracked(root: Path) -> list[str]:
+    """The files under version control, without the workflows: the copy runs none."""
+    listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=root, text=True)
+    return [name for name in listed.split("\0") if name and not name.startswith(".github/")]
+
+
+def main() -> None:
+    """Read the command line and the environment."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("target", type=Path, help="a folder that is not there yet")
+    target = parser.parse_args().target
+    publish(ROOT, tracked(ROOT), target, address(os.environ))
+
+
+if __name__ == "__main__":
+    main()
