@@ -62,18 +62,20 @@ def _work(sender, environment, job, arguments):
     sender.send_bytes(pickle.dumps(result))
 
 
-def together(job, *arguments, count=2):
-    """What each of `count` processes returns that run `job` as torchrun would have them run it."""
+def together(job, *arguments, launch=True):
+    """How two processes end that are started as torchrun starts them, and joined if `launch`."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     common = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is here, and not in the first process
-        "WORLD_SIZE": str(count),
+        "WORLD_SIZE": "2",
     }
+    if launch:
+        job, arguments = _launch, (job, arguments)
     children = [
-        Child(_launch, job, arguments, environment={**common, "RANK": k, "LOCAL_RANK": k})
-        for k in map(str, range(count))
+        Child(job, *arguments, environment={**common, "RANK": rank, "LOCAL_RANK": rank})
+        for rank in "01"
     ]
     return [child.end() for child in children]
 
