@@ -39,10 +39,10 @@ def test_ssd300_trains_from_end_to_end(data, tmp_path):
     settings = Settings(steps=3, batch_size=1)
     outcome = run(model, seen, tmp_path, settings, progress=False)
     assert (outcome.steps, outcome.stopped_by) == (3, None)
-    # run() itself refuses a loss that is not finite; here it must be one that teaches.
+    # run() itself refuses a loss that is not finite. (A crop may hold no object: then it is 0.)
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [0, 1, 2]
-    assert all(min(record["localization"], record["confidence"]) > 0 for record in records)
+    assert any(min(record["localization"], record["confidence"]) > 0 for record in records)
     # Biases do not decay: what moves has been taught. Not every map has an object to learn from.
     still = {name for name, weight in model.named_parameters() if weight.equal(before[name])}
     assert not {name for name in still if name.startswith("trunk")}
