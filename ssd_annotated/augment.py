@@ -165,7 +165,8 @@ _SSD_PYTORCH = Augmentation(
     interpolations=("linear",),
 )
 #: What the others draw. They pick an option first and, if it fails, pick again among all of them,
-#: so that options which often fail come up more than in Caffe; that is not reproduced.
+#: so that options which often fail come up more than in Caffe; that is not reproduced. Nor is this:
+#: one object's IoU and the centre of another are enough for lufficc and sgrvinod.
 AUGMENTATIONS = {
     "none": Augmentation(
         distort_probability=0,
@@ -243,7 +244,8 @@ def sample_distortion(rng: np.random.Generator, augmentation: Augmentation) -> D
     a = augmentation
     ranges = [a.brightness, a.brightness_factor, a.contrast, a.saturation, a.hue]
     values = rng.uniform(*np.array(ranges, dtype=np.float64).T)
-    chosen = (rng.random(4) < a.distort_probability)[[0, 0, 1, 2, 3]]
+    coins = rng.random(4) < a.distort_probability
+    chosen = coins[[0, 0, 1, 2, 3]]  # one for both ways to be brighter
     swapped = rng.random() < a.channel_swap_probability
     return Distortion(
         *np.where(chosen, values, [0, 1, 1, 1, 0]).tolist(),
