@@ -2,7 +2,9 @@
 
 # Nothing heavy is imported up here: `ssd-annotated --help` answers at once. Hence the objects that
 # are types of torch or of the package in truth.
+import ctypes
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, reduce
@@ -199,6 +201,19 @@ def choose_device(device: str | None) -> object:
     if place is None or (place.type == "cuda" and (place.index or 0) >= gpus):
         raise click.BadParameter(f"there is no {device!r} ({gpus} GPUs)", param_hint="--device")
     return place
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the large blocks that every step of a training frees, and asks for again.
+
+    Left alone it hands them back to the system, which fills new ones with zeros: on a CPU that
+    takes two fifths of the time. Where there is another C library this does nothing.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    trim_threshold, mmap_threshold = -1, -3  # as <malloc.h> numbers them
+    if hasattr(libc, "mallopt"):
+        for option in (trim_threshold, mmap_threshold):
+            libc.mallopt(option, 2**31 - 1)
 
 
 def choose_settings(name: str, given: dict[str, object]) -> object:

@@ -32,6 +32,7 @@ from ssd_annotated.arguments import (
     device_option,
     drawable,
     file_type,
+    keep_freed_memory,
     model_argument,
     new_model,
     on_bad_option,
@@ -290,6 +291,7 @@ def train(
     from ssd_annotated.distributed import launched, rank
     from ssd_annotated.run import LAST, run
 
+    keep_freed_memory()
     chosen = choose_settings(settings, {name: others.pop(name) for name in SETTINGS})
     new = {name: others.pop(name) for name in (*ARCHITECTURE, "weights", "widths")}
     with launched(choose_device(device)) as place:
