@@ -86,9 +86,8 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(
-            self
-        ):  # NumPy's numbers would make a checkpoint that no safe load reads
+        for field in fields(self):
+            # NumPy's numbers would make a checkpoint that no safe load reads.
             value = getattr(self, field.name)
             if isinstance(value, np.generic):
                 object.__setattr__(self, field.name, value.item())
@@ -457,8 +456,9 @@ def start_worker(_number: int) -> None:
     """
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    threading.Thread(target=_obey_the_trainer, daemon=True).start()
+    if hasattr(signal, "sigwaitinfo"):  # macOS and Windows do not tell who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_obey_the_trainer, daemon=True).start()
 
 
 def _obey_the_trainer() -> None:
