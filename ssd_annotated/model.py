@@ -164,7 +164,7 @@ def channels_to_rows(maps: list[Float[Tensor, "B _ _ _"]], width: int) -> Float[
 
     The K priors of a cell follow one another, as they do in `make_priors`.
     """
-    return torch.cat([m.permute(0, 2, 3, 1).reshape(len(m), -1, width) for m in maps], dim=1)
+    return torch.cat([m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, width) for m in maps], dim=1)
 
 
 class TinyTrunk(nn.Sequential):
