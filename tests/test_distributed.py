@@ -60,9 +60,11 @@ def test_the_order_that_the_cases_rely_on():
     assert [set(squares.asked[:2]), set(squares.asked[2:])] == [{0, 2}, {1, 3}]
 
 
-@pytest.mark.parametrize("lot", LOTS)
-@pytest.mark.parametrize("options", LOSSES)
-def test_gradients_of_two_processes_are_those_of_one(lot, options):
+CASES = [("the paper's", lot) for lot in LOTS] + [(name, "in one image") for name in LOSSES][1:]
+
+
+@pytest.mark.parametrize(("options", "lot"), CASES)
+def test_gradients_of_two_processes_are_those_of_one(options, lot):
     # Each process dividing by its own positives would double the weight of the only one with some.
     case = (LOTS[lot], LOSSES[options])
     record, expected = gradients_of_small(*case)
