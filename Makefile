@@ -59,7 +59,8 @@ format: setup  ## let ruff mend what it can
 
 test: setup  ## pytest on the package, then nbval on every notebook, strict
 	$(BIN)/pytest tests
-	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 -n $(JOBS) --dist loadfile $(wildcard book/*.ipynb)
+	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 -n $(JOBS) \
+	  --dist loadfile --no-loadscope-reorder $(wildcard book/*.ipynb)
 
 test-gpu: setup  ## nbval on every notebook with the machine's GPU; without one it fails
 	$(BIN)/python -c 'import torch; assert torch.cuda.is_available(), "torch finds no GPU here"'
