@@ -355,7 +355,7 @@ def evaluate_(
     names = network.recipe.class_names
     dataset = open_data(data, "test", on_bad, names)
     report_problems(dataset)
-    detections, targets = detect_all(network, dataset, batch_size, workers)
+    detections, targets = detect_all(network, dataset, batch_size, workers, progress=True)
     found = evaluate(detections, targets, len(names), method=method)
     click.echo(evaluation_table(found, names))
     ap = dict(list(zip(names, found.ap.tolist()))[1:])

@@ -126,9 +126,11 @@ def run(
 
 
 def detect_all(
-    model: SSD, dataset: Dataset, batch_size: int = 32, workers: int = 0
+    model: SSD, dataset: Dataset, batch_size: int = 32, workers: int = 0, progress: bool = False
 ) -> tuple[list[Detections], list[dict[str, Tensor]]]:
     """Detections and targets of every image of a data set; several processes share the work.
+
+    With `progress` a bar counts the batches, on stderr.
 
     Returns
     -------
@@ -140,7 +142,8 @@ def detect_all(
     loader = DataLoader(
         mine, batch_size, collate_fn=_pack, num_workers=workers, worker_init_fn=start_worker
     )
-    for samples in loader:
+    silent = not progress or distributed.rank() > 0
+    for samples in tqdm(loader, unit="batch", disable=silent):
         images, truth = zip(*samples)
         found = detect(model, list(images), batch_size)
         detections += [Detections(*(field.cpu() for field in image)) for image in found]

@@ -428,6 +428,12 @@ def test_a_folder_that_cannot_be_is_the_systems_error(tmp_path):
 # ---------------------------------------------------------------- measuring
 
 
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_bar_counts_the_batches_if_asked_for(progress, capsys):
+    detect_all(small(), Squares(5), batch_size=2, progress=progress)
+    assert ("3/3" in capsys.readouterr().err) == progress
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_detect_all_keeps_the_order_and_the_targets(workers):
     squares = Squares(5)
