@@ -390,7 +390,7 @@ def save_model(model: SSD, path: str | Path, dtype: torch.dtype | None = None) -
 
 def describe(model: SSD) -> dict[str, object]:
     """Spec, recipe and weights: all that `load_model` needs to build the model again."""
-    spec, recipe = _plain(asdict(model.spec)), _plain(asdict(model.recipe))
+    spec, recipe = plain(asdict(model.spec)), plain(asdict(model.recipe))
     return {"spec": spec, "recipe": recipe, "state_dict": model.state_dict()}
 
 
@@ -411,13 +411,13 @@ def write_whole(content: dict[str, object], path: str | Path) -> None:
         raise
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Python's own numbers, strings and tuples for NumPy's, which a safe load would refuse."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+        return {key: plain(part) for key, part in value.items()}
+    return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
 
 
 def load_model(path: str | Path) -> SSD:

@@ -25,7 +25,7 @@ from ssd_annotated import distributed
 from ssd_annotated.augment import Augmented
 from ssd_annotated.evaluate import Evaluation, evaluate
 from ssd_annotated.loss import MultiBoxLoss
-from ssd_annotated.model import SSD, _plain, describe, read_plain, save_model, write_whole
+from ssd_annotated.model import SSD, describe, plain, read_plain, save_model, write_whole
 from ssd_annotated.nms import Detections
 from ssd_annotated.predict import detect
 from ssd_annotated.train import (
@@ -208,7 +208,7 @@ def _describe_run(trainer: Trainer) -> dict[str, dict[str, object]]:
     if isinstance(dataset, Augmented):
         data |= {"augmentation": asdict(dataset.augmentation), "augmentation_seed": dataset.seed}
     kept = {name: value for name, value in settings.items() if name not in _FREE_SETTINGS}
-    return _plain({"settings": kept, "data": data})
+    return plain({"settings": kept, "data": data})
 
 
 def _check_same(file: Path, part: str, before: dict, now: dict) -> None:

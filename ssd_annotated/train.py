@@ -193,7 +193,7 @@ class Trainer:
         Trained on the device where it is, in place.
     dataset
         Items are (uint8 RGB image, target), as `GraffitiDigits` and `VOCFolder` give them. Wrap it
-        in `Augmented` to see every epoch anew.
+        in `Augmented`, outermost, to see every epoch anew.
     settings
         The paper's, if not given.
     loss
