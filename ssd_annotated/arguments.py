@@ -235,11 +235,18 @@ def choose_priors(
 
     if model != "tiny" and image_size is not None:
         raise click.UsageError("--image-size is for --model tiny")
-    spec = tiny_priors(image_size or TINY_SIDE) if model == "tiny" else PRESETS[PRIORS[model]]
+    spec = tiny_priors(tiny_side(image_size)) if model == "tiny" else PRESETS[PRIORS[model]]
     if smallest is None and largest is None:
         return spec
     first, last = spec.square_sizes[0][0], spec.square_sizes[-1][0]
-    return rescale_priors(spec, smallest or first, largest or last)
+    return rescale_priors(
+        spec, first if smallest is None else smallest, last if largest is None else largest
+    )
+
+
+def tiny_side(image_size: int | None) -> int:
+    """The side of TinySSD's images that was asked for; a 0 is refused elsewhere."""
+    return TINY_SIDE if image_size is None else image_size
 
 
 def new_model(
@@ -263,7 +270,7 @@ def new_model(
         if weights == "imagenet":
             raise click.UsageError("--weights imagenet is for --model ssd300 and ssd512")
         more = {"widths": widths} if widths else {}
-        side = sizes["image_size"] or TINY_SIDE
+        side = tiny_side(sizes["image_size"])
         return tiny_ssd(count, side, class_names=class_names, priors=spec, **more)
     if widths:
         raise click.UsageError("--widths are for --model tiny")

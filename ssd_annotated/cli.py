@@ -276,8 +276,8 @@ def train(
 ) -> None:
     """Train a detector on DATA (by default the set "train"; of --val the set "val").
 
-    OUT receives last.pt, best.pt (the best mAP on --val) and metrics.jsonl. SIGTERM and Ctrl-C
-    save and stop; the same command with --resume goes on. Several GPUs: torchrun
+    OUT receives last.pt, best.pt (the best mAP on --val) and metrics.jsonl. SIGTERM (exit status 0)
+    and Ctrl-C (130) save and stop; the same command with --resume goes on. Several GPUs: torchrun
     --nproc-per-node=N -m ssd_annotated train ...
 
     \b

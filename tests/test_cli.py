@@ -773,3 +773,23 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         for word in ("keep", "leave")
     }
     assert faults["keep"] < faults["leave"] / 10
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--image-size", 0), "image_size must be at least 16 pixels, not 0"),
+        (("--smallest", 0), "sizes must rise from above 0, not from 0.0"),
+        (("--largest", 0), "to 0.0"),
+    ],
+)
+def test_a_nought_is_not_the_default(digits, options, message):
+    result = run("check", digits, "--model", "tiny", *options)
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_a_mistyped_folder_is_named(tmp_path):
+    result = run("check", tmp_path / "nowhere")
+    assert result.exit_code == 1
+    assert result.stderr == f"error: {tmp_path / 'nowhere'}: no such folder\n"

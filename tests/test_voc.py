@@ -426,7 +426,7 @@ def test_sets_and_folders_must_be_there(folder, on_bad):
     edit(folder / "Annotations/a.xml", "cat", "background")  # it is not even read
     with pytest.raises(FileNotFoundError, match="no such image set"):
         VOCFolder([(folder, "train"), (folder, "test")], on_bad=on_bad)
-    with pytest.raises(FileNotFoundError, match="there are: none"):
+    with pytest.raises(FileNotFoundError, match="lost: no such folder"):
         VOCFolder([(folder / "lost", "test")], on_bad=on_bad)
     (folder / "ImageSets/Main/none.txt").write_text("\n \n")
     with pytest.raises(ValueError, match=r"none\.txt: the image set is empty"):

@@ -104,6 +104,8 @@ def check_sets(sets: Sequence[tuple[str | Path, str]]) -> list[tuple[Path, str]]
 
 def read_ids(root: Path, image_set: str) -> tuple[Path, list[str]]:
     """The file of an image set, and the ids that it lists, one a line."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
     listing = root / "ImageSets" / "Main" / f"{image_set}.txt"
     if not listing.is_file():
         there = ", ".join(sorted(file.stem for file in listing.parent.glob("*.txt")))
