@@ -213,7 +213,7 @@ def test_first_cell_installs_all_that_chapters_import(first_cell):
         ("[a](LICENSE)", "[a](https://github.com/ada/seen-once/blob/{}/LICENSE)"),
         ("![a](book/b.jpg)", "![a](https://github.com/ada/seen-once/raw/{}/book/b.jpg)"),
         ('<img src="b.svg">', '<img src="https://github.com/ada/seen-once/raw/{}/b.svg">'),
-        ("[a](https://pypi.org/b)", "[a](https://pypi.org/b)"),
+        ("[a](https://example.org/b)", "[a](https://example.org/b)"),
         (
             "[![ci](../../actions/workflows/ci.yml/badge.svg)](../../actions/workflows/ci.yml)",
             "[![ci](https://github.com/ada/seen-once/actions/workflows/ci.yml/badge.svg)]"
