@@ -39,6 +39,7 @@ from ssd_annotated.arguments import (
     open_data,
     open_model,
 )
+from ssd_annotated.files import whole
 
 #: All that PASCAL VOC has published with its annotations.
 ARCHIVES = ("2007:trainval", "2012:trainval", "2007:test")
@@ -114,7 +115,8 @@ def write_json(numbers: dict[str, object], file: str) -> None:
             return {name: plain(part) for name, part in value.items()}
         return None if isinstance(value, float) and math.isnan(value) else value
 
-    Path(file).write_text(json.dumps(plain(numbers), indent=2) + "\n", encoding="utf-8")
+    with whole(file) as partial:
+        partial.write_text(json.dumps(plain(numbers), indent=2) + "\n", encoding="utf-8")
 
 
 # --- The commands ---------------------------------------------------------------------------------

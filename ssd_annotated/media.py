@@ -5,7 +5,6 @@ is written under another name and then renamed: whoever sees it sees all of it.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -20,6 +19,7 @@ from jaxtyping import UInt8
 from ssd_annotated.data.annotation import Problem
 from ssd_annotated.data.voc import SUFFIXES
 from ssd_annotated.draw import draw_detections, to_pixels
+from ssd_annotated.files import whole
 from ssd_annotated.nms import Detections
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
@@ -233,19 +233,6 @@ class Video:
 Writer = Callable[[Photograph | Frame, Detections], None]
 # Open while there is something to write; a file that was not written to the end is not left.
 Output = AbstractContextManager[Writer]
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A file to write to, which becomes `path` if all goes well, and goes if not."""
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield partial
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def check_target(target: Path, suffix: str, inputs: list[Path]) -> Path:

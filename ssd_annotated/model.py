@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssd_annotated.coding import VARIANCES
+from ssd_annotated.files import whole
 from ssd_annotated.priors import PRESETS, PriorSpec, make_priors, tiny_priors
 from ssd_annotated.vgg import VGGTrunk, load_imagenet, xavier_init
 
@@ -399,16 +400,10 @@ def write_whole(content: dict[str, object], path: str | Path) -> None:
 
     It is written beside its place, brought to the disk, and then renamed, which happens at once.
     """
-    partial = Path(f"{path}.partial")
-    try:
-        with open(partial, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with whole(path) as partial, open(partial, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def plain(value: object) -> object:

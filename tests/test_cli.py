@@ -641,6 +641,22 @@ def test_evaluate_writes_numbers_and_figures(digits, measured, tmp_path):
     assert mistakes_table(find_mistakes(*measured, 11), CLASS_NAMES) in text
 
 
+def test_numbers_are_written_whole_or_not_at_all(monkeypatch, tmp_path):
+    file = tmp_path / "new" / "numbers.json"
+    cli.write_json({"mean_ap": 0.5}, str(file))
+    before = file.read_bytes()
+
+    def disk_full(path, *_, **__):
+        path.write_bytes(b"{")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", disk_full)
+    with pytest.raises(OSError, match="no space left"):
+        cli.write_json({"mean_ap": 0.25}, str(file))
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
+
+
 def test_evaluate_without_the_classes_of_the_data(digits, tmp_path):
     save_model(tiny_ssd(3, 64, class_names=("background", "cat", "dog")), tmp_path / "cats.pt")
     result = run("evaluate", tmp_path / "cats.pt", digits)

@@ -329,6 +329,11 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_for_a_model_is_made_if_it_is_missing(tmp_path):
+    save_model(small(), tmp_path / "new" / "model.pt")
+    assert load_model(tmp_path / "new" / "model.pt").spec == small().spec
+
+
 @pytest.mark.parametrize("keep", [0, 5, 3000, -10])
 def test_a_damaged_file_is_refused(tmp_path, keep):
     path = tmp_path / "model.pt"

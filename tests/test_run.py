@@ -410,7 +410,7 @@ def test_a_full_disk_is_the_systems_error_and_spares_the_checkpoint(tmp_path):
     assert Child(killed_at_image, tmp_path, 9).end().status == -signal.SIGKILL
     options = {"dataset": augmented(Squares(5)), "save_every": 3, "resume": True}
     before = (tmp_path / "last.pt").read_bytes()
-    (tmp_path / "last.pt.partial").symlink_to(device)
+    (tmp_path / "last.partial.pt").symlink_to(device)
     with pytest.raises(OSError, match="No space left"):
         go(tmp_path, **options)
     assert (tmp_path / "last.pt").read_bytes() == before
