@@ -5,7 +5,8 @@
 import ctypes
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, reduce
 from importlib import import_module
@@ -115,6 +116,15 @@ def drawable(_context: click.Context, _option: click.Option, file: str | None) -
     return file
 
 
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """What the package says of a number that cannot be is said of the command: exit status 2."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
 data_argument = click.argument("data", nargs=-1, required=True, type=Data(), metavar="DATA...")
 model_argument = click.argument("model", metavar="MODEL")
 file_type = click.Path(dir_okay=False)
@@ -221,10 +231,8 @@ def choose_settings(name: str, given: dict[str, object]) -> object:
     from ssd_annotated.train import QUICK, Settings
 
     base = QUICK if name == "quick" else Settings()
-    try:
+    with usage_errors():
         return replace(base, **{k: v for k, v in given.items() if v is not None})
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
 
 
 def choose_priors(
@@ -235,13 +243,14 @@ def choose_priors(
 
     if model != "tiny" and image_size is not None:
         raise click.UsageError("--image-size is for --model tiny")
-    spec = tiny_priors(tiny_side(image_size)) if model == "tiny" else PRESETS[PRIORS[model]]
-    if smallest is None and largest is None:
-        return spec
-    first, last = spec.square_sizes[0][0], spec.square_sizes[-1][0]
-    return rescale_priors(
-        spec, first if smallest is None else smallest, last if largest is None else largest
-    )
+    with usage_errors():
+        spec = tiny_priors(tiny_side(image_size)) if model == "tiny" else PRESETS[PRIORS[model]]
+        if smallest is None and largest is None:
+            return spec
+        first, last = spec.square_sizes[0][0], spec.square_sizes[-1][0]
+        return rescale_priors(
+            spec, first if smallest is None else smallest, last if largest is None else largest
+        )
 
 
 def tiny_side(image_size: int | None) -> int:
@@ -271,7 +280,8 @@ def new_model(
             raise click.UsageError("--weights imagenet is for --model ssd300 and ssd512")
         more = {"widths": widths} if widths else {}
         side = tiny_side(sizes["image_size"])
-        return tiny_ssd(count, side, class_names=class_names, priors=spec, **more)
+        with usage_errors():
+            return tiny_ssd(count, side, class_names=class_names, priors=spec, **more)
     if widths:
         raise click.UsageError("--widths are for --model tiny")
     build = {"ssd300": ssd300_vgg16, "ssd512": ssd512_vgg16}[model]

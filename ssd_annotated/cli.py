@@ -38,6 +38,7 @@ from ssd_annotated.arguments import (
     on_bad_option,
     open_data,
     open_model,
+    usage_errors,
 )
 from ssd_annotated.files import whole
 
@@ -172,10 +173,11 @@ def graffiti(folder: Path, train: int, test: int, variant: str, image_size: int,
     from ssd_annotated.data.graffiti import GraffitiDigits, export_voc
 
     # Both are made first: a number that cannot be is refused before anything is written.
-    scenes = [
-        GraffitiDigits(split, variant, length, image_size, seed)
-        for split, length in (("train", train), ("test", test))
-    ]
+    with usage_errors():
+        scenes = [
+            GraffitiDigits(split, variant, length, image_size, seed)
+            for split, length in (("train", train), ("test", test))
+        ]
     for part in scenes:
         export_voc(part, folder)
         click.echo(f"{folder}:{part.split}: {len(part)} images", err=True)
@@ -253,8 +255,20 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     help="Whose; caffe is the paper's.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, if there is one.")
-@click.option("--save-every", default=1000, show_default=True, help="Steps between checkpoints.")
-@click.option("--validate-every", default=5000, show_default=True, help="Steps between two mAPs.")
+@click.option(
+    "--save-every",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="Steps between checkpoints.",
+)
+@click.option(
+    "--validate-every",
+    type=click.IntRange(1),
+    default=5000,
+    show_default=True,
+    help="Steps between two mAPs.",
+)
 @click.option("--tensorboard", is_flag=True, help="Write the records for TensorBoard too.")
 @on_bad_option
 @device_option
@@ -325,7 +339,13 @@ def train(
 @click.option("--json", "document", type=file_type, help="Write the numbers into this file.")
 @click.option("--figure", callback=drawable, help="Draw precision against recall into this file.")
 @click.option("--gallery", callback=drawable, help="Draw the worst mistakes into this file.")
-@click.option("--workers", default=0, show_default=True, help="Processes that load images.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Processes that load images.",
+)
 @batch_option
 @on_bad_option
 @device_option

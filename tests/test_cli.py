@@ -236,7 +236,7 @@ def test_graffiti_does_not_overwrite(digits):
 
 def test_graffiti_writes_nothing_if_a_number_cannot_be(tmp_path):
     result = run("graffiti", tmp_path / "walls", "--test", 0)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "length must be at least 1, not 0" in result.stderr
     assert not (tmp_path / "walls").exists()
 
@@ -509,7 +509,12 @@ def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
         (["--model", "tiny", "--weights", "imagenet"], "imagenet is for --model ssd300"),
         (["--weights", "old.pt", "--model", "tiny"], "--model cannot be chosen"),
         (["--weights", "old.pt", "--smallest", 0.1], "--smallest cannot be chosen"),
+        (["--model", "tiny", "--image-size", 63], "at least 64 pixels, not 63"),
+        (["--model", "tiny", "--widths", *[0] * 6], "positive numbers of channels, not (0, 0,"),
+        (["--weights", "none", "--smallest", 2], "rise from above 0, not from 2.0 to"),
         (["--steps", 0], "steps must be at least 1, not 0"),
+        (["--save-every", 0], "'--save-every': 0 is not in the range"),
+        (["--validate-every", -1], "'--validate-every': -1 is not in the range"),
         (["--device", "hovercraft"], "there is no 'hovercraft'"),
         (["--device", "cuda:99"], "there is no 'cuda:99'"),
         (["--augmentation", "magic"], "is not one of 'none', 'caffe'"),
@@ -639,6 +644,13 @@ def test_evaluate_writes_numbers_and_figures(digits, measured, tmp_path):
         assert (value is None) if math.isnan(wanted) else value == pytest.approx(wanted)
     assert f"AP50       {coco['AP50']:.3f}" in text
     assert mistakes_table(find_mistakes(*measured, 11), CLASS_NAMES) in text
+
+
+@pytest.mark.parametrize("option", ["--workers", "--batch-size"])
+def test_evaluate_refuses_a_number_that_cannot_be(digits, option):
+    result = run("evaluate", "tiny-graffiti", digits, option, -3)
+    assert result.exit_code == 2
+    assert f"'{option}': -3 is not in the range" in result.stderr
 
 
 def test_numbers_are_written_whole_or_not_at_all(monkeypatch, tmp_path):
@@ -801,7 +813,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 )
 def test_a_nought_is_not_the_default(digits, options, message):
     result = run("check", digits, "--model", "tiny", *options)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert message in result.stderr
 
 
