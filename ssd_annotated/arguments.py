@@ -20,7 +20,6 @@ from click.core import ParameterSource
 Sets = Sequence[tuple[str, str | None]]  # what DATA arguments name
 #: Between root and set: a colon, unless it is the one after the letter of a Windows drive.
 COLON = re.compile(r":(?![\\/])|(?<!^[A-Za-z])(?<!:[A-Za-z]):")
-FIGURES = (".pdf", ".png", ".svg")
 PRIORS = {"ssd300": "caffe-voc", "ssd512": "caffe-voc-512"}
 TINY_SIDE = 256
 #: The fields of `Settings` that can be given to `train`.
@@ -107,10 +106,22 @@ def _settings_option(name: str, kind: object, default: object) -> click.Option:
     return click.Option([flag], type=type_, help=f"{help_}  [default: {shown}]")
 
 
+class FileOf(click.Path):
+    """A file to write; one that ends otherwise is refused before anything is computed."""
+
+    def __init__(self, *suffixes: str) -> None:
+        super().__init__(dir_okay=False)
+        self.suffixes = suffixes
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The file itself."""
+        if Path(value).suffix.lower() not in self.suffixes:
+            self.fail(f"{value!r} does not end in {' or '.join(self.suffixes)}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def drawable(_context: click.Context, _option: click.Option, file: str | None) -> str | None:
-    """Refuse a figure that could not be written before anything is computed."""
-    if file is not None and Path(file).suffix.lower() not in FIGURES:
-        raise click.BadParameter(f"{file!r} does not end in one of {', '.join(FIGURES)}")
+    """Refuse a figure that could not be drawn before anything is computed."""
     if file is not None and find_spec("matplotlib") is None:
         raise ImportError("figures need matplotlib: pip install 'ssd-annotated[plot]'")
     return file
@@ -127,7 +138,7 @@ def usage_errors() -> Iterator[None]:
 
 data_argument = click.argument("data", nargs=-1, required=True, type=Data(), metavar="DATA...")
 model_argument = click.argument("model", metavar="MODEL")
-file_type = click.Path(dir_okay=False)
+figure_options = {"type": FileOf(".pdf", ".png", ".svg"), "callback": drawable}
 on_bad_option = click.option(
     "--on-bad",
     type=click.Choice(["raise", "skip"]),

@@ -19,6 +19,7 @@ from ssd_annotated.arguments import (
     ARCHITECTURE,
     SETTINGS,
     Data,
+    FileOf,
     FromSettings,
     KeyOf,
     Sets,
@@ -30,8 +31,7 @@ from ssd_annotated.arguments import (
     choose_settings,
     data_argument,
     device_option,
-    drawable,
-    file_type,
+    figure_options,
     keep_freed_memory,
     model_argument,
     new_model,
@@ -210,7 +210,7 @@ def download(folder: str, sets: tuple[str, ...]) -> None:
 @main.command()
 @data_argument
 @architecture_options
-@click.option("--figure", callback=drawable, help="Draw it into this file.")
+@click.option("--figure", **figure_options, help="Draw it into this file.")
 def check(data: Sets, figure: str | None, **architecture: str | float | None) -> None:
     """Say what DATA holds, how many objects the priors miss, and everything that is wrong with it.
 
@@ -336,9 +336,9 @@ def train(
     help="Of averaging precision: VOC 2010's, or VOC 2007's, which the paper uses.",
 )
 @click.option("--coco", is_flag=True, help="COCO's twelve numbers too (the extra coco).")
-@click.option("--json", "document", type=file_type, help="Write the numbers into this file.")
-@click.option("--figure", callback=drawable, help="Draw precision against recall into this file.")
-@click.option("--gallery", callback=drawable, help="Draw the worst mistakes into this file.")
+@click.option("--json", "document", type=FileOf(".json"), help="Write the numbers into this file.")
+@click.option("--figure", **figure_options, help="Draw precision against recall into this file.")
+@click.option("--gallery", **figure_options, help="Draw the worst mistakes into this file.")
 @click.option(
     "--workers",
     type=click.IntRange(0),
@@ -405,7 +405,12 @@ def evaluate_(
 @click.argument("source", required=False)
 @click.option("--camera", type=click.IntRange(0), help="Watch this camera instead; Ctrl-C ends it.")
 @click.option("--out", help="Draw the boxes: into this folder, or for a video this .mp4 file.")
-@click.option("--json", "document", help="Write them down: a .json file, for a video .jsonl.")
+@click.option(
+    "--json",
+    "document",
+    type=FileOf(".json", ".jsonl"),
+    help="Write them down: a .json file, for a video .jsonl.",
+)
 @click.option(
     "--score", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="The lowest shown."
 )
@@ -457,7 +462,7 @@ def detect(
 
 @main.command()
 @model_argument
-@click.argument("file", type=file_type, metavar="FILE.onnx")
+@click.argument("file", type=FileOf(".onnx"), metavar="FILE.onnx")
 def export(model: str, file: str) -> None:
     """Write MODEL as ONNX, for programs without PyTorch.
 

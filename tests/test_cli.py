@@ -360,10 +360,20 @@ def test_coco_annotations_stand_alone(digits, coco_file):
     assert "must be the only DATA" in result.stderr
 
 
-def test_figures_must_be_files_that_can_be_drawn(digits):
-    result = run("check", digits, "--figure", "survey.xls")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "here", "--figure", "survey.xls"], "'survey.xls' does not end in .pdf or .png"),
+        (["evaluate", "tiny-graffiti", "here", "--gallery", "a"], "'a' does not end in .pdf or"),
+        (["evaluate", "tiny-graffiti", "here", "--json", "a.txt"], "'a.txt' does not end in .json"),
+        (["detect", "tiny-graffiti", "here", "--json", "a.txt"], "'a.txt' does not end in .json"),
+        (["export", "tiny-graffiti", "tiny.pt"], "'tiny.pt' does not end in .onnx"),
+    ],
+)
+def test_a_file_that_ends_otherwise_is_refused_before_all_else(arguments, message):
+    result = run(*arguments)
     assert result.exit_code == 2
-    assert "'survey.xls' does not end in one of .pdf, .png, .svg" in result.stderr
+    assert message in result.stderr
 
 
 def test_figures_need_matplotlib(monkeypatch, digits):
