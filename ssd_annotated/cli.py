@@ -380,6 +380,9 @@ def evaluate_(
     detections, targets = detect_all(network, dataset, batch_size, workers, progress=True)
     found = evaluate(detections, targets, len(names), method=method)
     click.echo(evaluation_table(found, names))
+    if math.isnan(found.mean_ap):
+        sets = ", ".join(f"{root}:{name or 'test'}" for root, name in data)
+        click.echo(f"{sets}: no object to find, and so no average precision", err=True)
     ap = dict(list(zip(names, found.ap.tolist()))[1:])
     numbers = {"method": method, "images": len(dataset), "mean_ap": found.mean_ap, "ap": ap}
     if coco:

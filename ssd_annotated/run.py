@@ -9,6 +9,7 @@ import json
 import math
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -246,6 +247,10 @@ def _validate(
     settings = trainer.settings
     result = validate(trainer.model, validation, settings.batch_size, settings.workers)
     log.write({"step": trainer.next_step - 1, "mean_ap": result.mean_ap})
+    if math.isnan(result.mean_ap) and distributed.rank() == 0:
+        # Python shows it once, however many times it is said from the same line of the caller's.
+        message = "no object to find in the validation set: its mAP is nan (null in metrics.jsonl)"
+        warnings.warn(message, stacklevel=3)
     if math.isnan(result.mean_ap) or (best is not None and result.mean_ap <= best):
         return best
     if distributed.rank() == 0:

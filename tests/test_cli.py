@@ -656,6 +656,20 @@ def test_evaluate_writes_numbers_and_figures(digits, measured, tmp_path):
     assert mistakes_table(find_mistakes(*measured, 11), CLASS_NAMES) in text
 
 
+def test_evaluate_without_an_object_says_so(own_digits, tmp_path):
+    for file in (own_digits / "Annotations").glob("test_*.xml"):
+        tree = ElementTree.parse(file)
+        for thing in tree.findall("object"):
+            tree.getroot().remove(thing)
+        tree.write(file)
+    numbers = tmp_path / "numbers.json"
+    result = run("evaluate", "tiny-graffiti", own_digits, "--json", numbers)
+    assert result.exit_code == 0
+    lines = result.stderr.splitlines()
+    assert f"{own_digits}:test: no object to find, and so no average precision" in lines
+    assert json.loads(numbers.read_text())["mean_ap"] is None
+
+
 @pytest.mark.parametrize("option", ["--workers", "--batch-size"])
 def test_evaluate_refuses_a_number_that_cannot_be(digits, option):
     result = run("evaluate", "tiny-graffiti", digits, option, -3)

@@ -5,6 +5,7 @@ import math
 import os
 import resource
 import signal
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,12 +115,23 @@ def test_best_is_the_best_and_the_first_of_equals(tmp_path, monkeypatch):
         return Evaluation(next(scores), torch.zeros(3), {}, torch.zeros(3, dtype=torch.int64))
 
     monkeypatch.setattr(run_module, "validate", fake)
-    outcome = go(tmp_path, validation=Squares(2), validate_every=2)
+    with pytest.warns(UserWarning, match="no object to find"):
+        outcome = go(tmp_path, validation=Squares(2), validate_every=2)
     assert outcome == Outcome(9, None, 0.5)
     assert same(read_plain(tmp_path / "best.pt")["state_dict"], weights[2])
     assert read_plain(tmp_path / "last.pt")["best"] == 0.5
     found = [record["mean_ap"] for record in records(tmp_path) if "mean_ap" in record]
     assert found == [0.2, None, 0.5, 0.5, 0.4], "JSON has no NaN"
+
+
+def test_a_validation_set_without_objects_is_said_once(tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        outcome = go(tmp_path, validation=Squares(2, objects=False), validate_every=2)
+    assert outcome == Outcome(9, None, None)
+    assert [record["mean_ap"] for record in records(tmp_path) if "mean_ap" in record] == [None] * 5
+    messages = [str(warning.message) for warning in caught]
+    assert sum("no object to find in the validation set" in text for text in messages) == 1
 
 
 def test_tensorboard_gets_every_record(tmp_path):
