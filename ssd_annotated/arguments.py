@@ -191,7 +191,12 @@ def open_data(
         if len(sets) > 1:
             raise click.UsageError("IMAGES:ANNOTATIONS.json must be the only DATA")
         return COCOFolder(*sets[0], class_names, on_bad)
-    return VOCFolder([(root, name or image_set) for root, name in sets], class_names, on_bad)
+    try:
+        return VOCFolder([(root, name or image_set) for root, name in sets], class_names, on_bad)
+    except ValueError as error:
+        # The names of classes can be given in Python alone.
+        advice = "annotate some, or choose a set that has some (ROOT:SET)"
+        raise ValueError(str(error).replace("give class_names", advice)) from error
 
 
 def all_sets(root: str) -> list[str]:

@@ -268,6 +268,15 @@ def spoil(folder, name):
     tree.write(file)
 
 
+def clear(folder, split):
+    """Take all objects out of the annotations."""
+    for file in (folder / "Annotations").glob(f"{split}_*.xml"):
+        tree = ElementTree.parse(file)
+        for thing in tree.findall("object"):
+            tree.getroot().remove(thing)
+        tree.write(file)
+
+
 @pytest.fixture
 def own_digits(digits, tmp_path):
     """A copy of the folder, to be spoiled."""
@@ -318,6 +327,16 @@ def test_check_takes_every_image_once(tmp_path, there, taken):
     for name in there:
         (tmp_path / f"ImageSets/Main/{name}.txt").touch()
     assert arguments.all_sets(str(tmp_path)) == taken
+
+
+@pytest.mark.parametrize("command", [("check",), ("train", "--out", "run")])
+def test_without_an_object_the_command_line_knows_what_to_do(own_digits, command):
+    clear(own_digits, "train")
+    name, *options = command
+    result = run(name, f"{own_digits}:train", *options)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: no image has an object: annotate some")
+    assert "class_names" not in result.stderr
 
 
 def test_check_of_a_folder_that_is_none(tmp_path):
@@ -657,11 +676,7 @@ def test_evaluate_writes_numbers_and_figures(digits, measured, tmp_path):
 
 
 def test_evaluate_without_an_object_says_so(own_digits, tmp_path):
-    for file in (own_digits / "Annotations").glob("test_*.xml"):
-        tree = ElementTree.parse(file)
-        for thing in tree.findall("object"):
-            tree.getroot().remove(thing)
-        tree.write(file)
+    clear(own_digits, "test")
     numbers = tmp_path / "numbers.json"
     result = run("evaluate", "tiny-graffiti", own_digits, "--json", numbers)
     assert result.exit_code == 0
