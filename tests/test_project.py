@@ -2,17 +2,21 @@
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pages
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCK = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
 PINNED = {re.match(r"[\w.-]+", line)[0].lower() for line in LOCK if "==" in line}
 EXTRAS = PROJECT["optional-dependencies"]
+PYTHONS = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))  # oldest first
+WORKFLOWS = ROOT / ".github/workflows"  # an image holds none
 
 
 def names(requirements):
@@ -52,6 +56,14 @@ def test_lock_pins_each_package_once():
     assert len(named) == len(set(named))
 
 
+def test_every_pin_lies_in_its_range():
+    pins = dict(line.partition(" ;")[0].split("==") for line in LOCK if "==" in line)
+    asked = [Requirement(r) for r in PROJECT["dependencies"] + [*chain(*EXTRAS.values())]]
+    ranges = [r for r in asked if r.name != PROJECT["name"]]
+    assert len(ranges) > 20
+    assert all(r.specifier.contains(pins[r.name.lower()]) for r in ranges)
+
+
 def test_package_without_extras_stays_light():
     heavy = {"jupyter-book", "jupyterlab", "matplotlib", "seaborn", "scikit-learn", "pytest"}
     assert not heavy & names(PROJECT["dependencies"])
@@ -66,7 +78,22 @@ def test_conda_and_docker_use_the_lock_and_a_supported_python():
     assert pip == "pip"
     assert "-r requirements.txt" in from_pip["pip"]
     assert "pip install -r requirements.txt" in image
-    assert f"Programming Language :: Python :: {version}" in PROJECT["classifiers"]
+    assert version in PYTHONS
+
+
+@pytest.mark.skipif(not WORKFLOWS.exists(), reason="an image holds no workflows")
+def test_workflows_use_the_oldest_and_the_newest_python():
+    oldest, newest = PYTHONS[0], PYTHONS[-1]
+    assert PROJECT["requires-python"] == f">={oldest}"
+    jobs = yaml.safe_load((WORKFLOWS / "ci.yml").read_text(encoding="utf-8"))["jobs"]
+    assert python_of(jobs["oldest"]) == oldest
+    assert {python_of(job) for name, job in jobs.items() if name != "oldest"} == {newest}
+
+
+def python_of(job):
+    """The Python that a job of a workflow sets up."""
+    (step,) = (s for s in job["steps"] if s.get("uses", "").startswith("actions/setup-python@"))
+    return step["with"]["python-version"]
 
 
 def test_version_is_said_alike_everywhere():
@@ -92,7 +119,12 @@ def test_every_command_that_is_documented_is_a_target(name):
 def test_links_to_files_lead_somewhere(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#:]+)\)", text) + re.findall(r'src="([^":]+)"', text)
-    assert all((ROOT / link).exists() for link in links)
+    # A badge: from a page of the repository, two folders up, to the runs of one of its workflows.
+    badges = {link for link in links if link.startswith("../../actions/")}
+    files = [ROOT / link for link in links if link not in badges]
+    if WORKFLOWS.exists():
+        files += [WORKFLOWS / Path(badge.removesuffix("/badge.svg")).name for badge in badges]
+    assert all(file.exists() for file in files)
 
 
 def test_bibliography_has_no_key_twice():
