@@ -162,6 +162,7 @@ BREAKS = {
         "has_small_figures",
         lambda a, b: a.outputs[0].data.update({"image/png": "A" * 205_000}),
     ),
+    "device": ("names_no_device", lambda a, b: b.update(source='model.to("cuda:0")')),
     "empty cell": ("has_no_empty_cells", lambda a, b: b.update(source=" \n")),
 }
 

@@ -27,6 +27,8 @@ ABSOLUTE_PATH = re.compile(
 )
 # What matplotlib's functions return, shown because the cell did not end with plt.show().
 LEFTOVER = re.compile(r"^\[?<matplotlib\.|^\[?Text\(|^<Axes|^<Figure .* with 0 Axes>", re.MULTILINE)
+# A device by its name. `.cpu()` is none: what is drawn must come from wherever it was computed.
+DEVICE = re.compile(r"""["'](?:cuda|cpu|mps)(?::\d+)?["']|\.cuda\(""")
 Rule = Callable[[NotebookNode], Iterator[str]]
 
 
@@ -149,6 +151,13 @@ def has_small_figures(notebook: NotebookNode) -> Iterator[str]:
                 yield f"{label(cell)}: a figure of {size // 1024} KB, expected at most {limit} KB"
 
 
+def names_no_device(notebook: NotebookNode) -> Iterator[str]:
+    """Chapters run with and without a GPU: show.device() says where."""
+    for cell in code_cells(notebook):
+        if found := DEVICE.search(cell.source):
+            yield f"{label(cell)}: names the device {found[0]}, expected show.device()"
+
+
 def has_no_empty_cells(notebook: NotebookNode) -> Iterator[str]:
     """An empty cell is a leftover."""
     for index, cell in enumerate(notebook.cells):
@@ -165,6 +174,7 @@ RULES: tuple[Rule, ...] = (
     has_described_figures,
     refers_to_figures,
     has_small_figures,
+    names_no_device,
     has_no_empty_cells,
 )
 
