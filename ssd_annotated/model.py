@@ -391,8 +391,14 @@ def save_model(model: SSD, path: str | Path, dtype: torch.dtype | None = None) -
 
 def describe(model: SSD) -> dict[str, object]:
     """Spec, recipe and weights: all that `load_model` needs to build the model again."""
+    model = uncompiled(model)
     spec, recipe = plain(asdict(model.spec)), plain(asdict(model.recipe))
     return {"spec": spec, "recipe": recipe, "state_dict": model.state_dict()}
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The network inside what `torch.compile` makes of one, which gives its weights other names."""
+    return getattr(model, "_orig_mod", model)
 
 
 def write_whole(content: dict[str, object], path: str | Path) -> None:

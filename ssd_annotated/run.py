@@ -26,7 +26,15 @@ from ssd_annotated import distributed
 from ssd_annotated.augment import Augmented
 from ssd_annotated.evaluate import Evaluation, evaluate
 from ssd_annotated.loss import MultiBoxLoss
-from ssd_annotated.model import SSD, describe, plain, read_plain, save_model, write_whole
+from ssd_annotated.model import (
+    SSD,
+    describe,
+    plain,
+    read_plain,
+    save_model,
+    uncompiled,
+    write_whole,
+)
 from ssd_annotated.nms import Detections
 from ssd_annotated.predict import detect
 from ssd_annotated.train import (
@@ -196,7 +204,7 @@ def _take_up(folder: Path, trainer: Trainer, resume: bool) -> float | None:
         raise ValueError(f"{folder / LAST} is no run that could go on, but holds a model only")
     for part in ("spec", "recipe", "settings", "data"):
         _check_same(folder / LAST, part, content[part], now[part])
-    trainer.model.load_state_dict(content["state_dict"])
+    uncompiled(trainer.model).load_state_dict(content["state_dict"])
     trainer.restore(content["trainer"])
     return content["best"]
 

@@ -313,6 +313,15 @@ def test_what_numpy_counted_can_be_loaded_again(tmp_path):
     assert kinds | {type(loaded.spec.num_classes)} == {str, float, int}
 
 
+def test_of_a_compiled_model_the_network_inside_is_saved(tmp_path):
+    model = small()
+    with unchecked():
+        save_model(torch.compile(model, backend="eager"), tmp_path / "model.pt")
+    weights = load_model(tmp_path / "model.pt").state_dict()
+    assert weights.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "model.pt"
     save_model(small(), path)

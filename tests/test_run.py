@@ -356,6 +356,14 @@ def test_a_model_is_no_run(tmp_path):
         go(tmp_path, resume=True)
 
 
+def test_a_run_of_a_compiled_model_can_be_resumed(tmp_path):
+    with unchecked():
+        for resume in (False, True):
+            model = torch.compile(small(), backend="eager")
+            run(model, Squares(5), tmp_path, replace(SHORT, steps=1), resume=resume, progress=False)
+    assert same(load_model(tmp_path / "last.pt").state_dict(), model._orig_mod.state_dict())
+
+
 def test_a_run_with_numpys_numbers_can_be_resumed(tmp_path):
     # As when the rate comes from np.logspace.
 
