@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssd_annotated.boxes import pairwise_iou
+from ssd_annotated.model import plain
 from ssd_annotated.transforms import check_image
 from ssd_annotated.warp import (
     INTERPOLATIONS,
@@ -116,6 +117,7 @@ class Augmentation:
     interpolations: tuple[str, ...] = tuple(INTERPOLATIONS)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "fill", plain(self.fill))  # OpenCV takes no integers of NumPy's
         for field in fields(self):
             if field.name.endswith("probability"):
                 _check_within(field.name, getattr(self, field.name), 0, 1)

@@ -369,7 +369,8 @@ def test_a_run_with_numpys_numbers_can_be_resumed(tmp_path):
 
     with unchecked():
         settings = replace(SHORT, lr=np.float64(0.01))
-        numbers = replace(AUGMENTATIONS["caffe"], hue=tuple(np.array([-9.0, 9.0])))
+        colours = {"hue": tuple(np.array([-9.0, 9.0])), "fill": np.array([9, 99, 255])}
+        numbers = replace(AUGMENTATIONS["caffe"], **colours)
         squares = Augmented(Squares(5), numbers, image_size=64)
         for resume in (False, True):
             assert go(tmp_path, squares, settings=settings, resume=resume).steps == 9
