@@ -202,10 +202,10 @@ def evaluation_table(evaluation: Evaluation, class_names: Sequence[str]) -> str:
         rows.append(row)
     found = sum(len(curve.scores) for curve in evaluation.curves.values())
     total = str(int(evaluation.objects.sum()))
-    return _text_table(header, [*rows, ["mean AP", total, str(found), f"{evaluation.mean_ap:.3f}"]])
+    return text_table(header, [*rows, ["mean AP", total, str(found), f"{evaluation.mean_ap:.3f}"]])
 
 
-def _text_table(
+def text_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)
 ) -> str:
     """Columns two spaces apart, flush right but for those in `left`; short rows end early."""
@@ -220,7 +220,7 @@ def _text_table(
     )
 
 
-class _Claims(NamedTuple):
+class Claims(NamedTuple):
     """Which object of its class each detection of an image points at, how well, and the verdict."""
 
     verdict: Int64[Tensor, "D"]
@@ -228,30 +228,31 @@ class _Claims(NamedTuple):
     object: Int64[Tensor, "D"]
 
 
-def _judge(found: Detections, target: dict[str, Tensor], iou_threshold: float) -> _Claims:
+def judge(found: Detections, target: dict[str, Tensor], iou_threshold: float) -> Claims:
     """HIT, MISS or IGNORED for each detection of one image, which come best score first."""
     boxes, labels = target["boxes"], target["labels"]
     verdict = torch.full((len(found.scores),), MISS)
     same_class = found.labels[:, None] == labels[None, :]
-    best_iou, best = _largest(pairwise_iou(found.boxes, boxes) * same_class)
+    best_iou, best = largest(pairwise_iou(found.boxes, boxes) * same_class)
     if len(boxes) == 0 or len(verdict) == 0:
-        return _Claims(verdict, best_iou, best)
+        return Claims(verdict, best_iou, best)
     claims = torch.nn.functional.one_hot(best, len(boxes)) * (best_iou >= iou_threshold)[:, None]
     # Claim number 1 of an object wins; the running count down the ranking tells later ones apart.
     turn = (claims.cumsum(dim=0) * claims).sum(dim=1)
     verdict[turn == 1] = HIT
-    verdict[(turn > 0) & _difficult(target)[best]] = IGNORED
-    return _Claims(verdict, best_iou, best)
+    verdict[(turn > 0) & is_difficult(target)[best]] = IGNORED
+    return Claims(verdict, best_iou, best)
 
 
-def _largest(iou: Float[Tensor, "D G"]) -> tuple[Float[Tensor, "D"], Int64[Tensor, "D"]]:
+def largest(iou: Float[Tensor, "D G"]) -> tuple[Float[Tensor, "D"], Int64[Tensor, "D"]]:
     """The largest IoU of each row and where it stands: 0 at 0 if there is no object."""
     if iou.shape[1] == 0:
         return iou.new_zeros(len(iou)), torch.zeros(len(iou), dtype=torch.int64)
     return iou.max(dim=1)
 
 
-def _best_first(found: Detections) -> Detections:
+def best_first(found: Detections) -> Detections:
+    """The same, by descending score; equal scores keep their order."""
     order = found.scores.argsort(descending=True, stable=True)
     return Detections(*(field[order] for field in found))
 
@@ -262,10 +263,10 @@ def _rank(
     """Scores, labels and verdicts of all images' detections, best score first."""
     scores, labels, verdicts = [torch.zeros(0)], [torch.zeros(0).long()], [torch.zeros(0).long()]
     for found, target in zip(detections, targets, strict=True):
-        found = _best_first(found)
+        found = best_first(found)
         scores.append(found.scores)
         labels.append(found.labels)
-        verdicts.append(_judge(found, target, iou_threshold).verdict)
+        verdicts.append(judge(found, target, iou_threshold).verdict)
     all_scores = torch.cat(scores)
     order = all_scores.argsort(descending=True, stable=True)
     return all_scores[order], torch.cat(labels)[order], torch.cat(verdicts)[order]
@@ -284,7 +285,7 @@ def _precision_recall(
     )
 
 
-def _difficult(target: dict[str, Tensor]) -> Bool[Tensor, "G"]:
+def is_difficult(target: dict[str, Tensor]) -> Bool[Tensor, "G"]:
     """Which objects are difficult: none, where the target does not say."""
     default = torch.zeros(len(target["labels"]), dtype=torch.bool)
     return target.get("difficult", default).bool()
@@ -292,7 +293,7 @@ def _difficult(target: dict[str, Tensor]) -> Bool[Tensor, "G"]:
 
 def _count_objects(targets: list[dict[str, Tensor]], num_classes: int) -> Int64[Tensor, "C"]:
     """How many objects of each class there are to find."""
-    labels = [t["labels"][~_difficult(t)] for t in targets]
+    labels = [t["labels"][~is_difficult(t)] for t in targets]
     return torch.cat([torch.zeros(0).long(), *labels]).bincount(minlength=num_classes)
 
 

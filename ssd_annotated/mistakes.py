@@ -16,13 +16,13 @@ from ssd_annotated.boxes import area, pairwise_iou
 from ssd_annotated.evaluate import (
     HIT,
     MISS,
-    _best_first,
-    _Claims,
-    _difficult,
-    _judge,
-    _largest,
+    Claims,
     _prepare,
-    _text_table,
+    best_first,
+    is_difficult,
+    judge,
+    largest,
+    text_table,
 )
 from ssd_annotated.nms import Detections
 
@@ -86,9 +86,9 @@ def find_mistakes(
     detections, targets = _prepare(detections, targets, num_classes, iou_threshold)
     wrong, missed = [], []
     for image, (found, target) in enumerate(zip(detections, targets, strict=True)):
-        found = _best_first(found)
+        found = best_first(found)
         shown = Detections(*(field[found.scores >= minimum_score] for field in found))
-        claims = _judge(shown, target, iou_threshold)
+        claims = judge(shown, target, iou_threshold)
         wrong += _false_positives(image, shown, target, claims, iou_threshold)
         missed += _misses(image, found, target, claims)
     return sorted(wrong, key=lambda m: -m.score) + sorted(missed, key=_object_area, reverse=True)
@@ -106,7 +106,7 @@ def mistakes_table(mistakes: Sequence[Mistake], class_names: Sequence[str]) -> s
             most = ", ".join(f"{names} ({count})" for names, count in named.most_common(3))
             row += [f"{max(scores):.2f}" if scores else "", most]
         rows.append(row)
-    return _text_table(("kind", "count", "highest score", "most often"), rows, left=(0, 3))
+    return text_table(("kind", "count", "highest score", "most often"), rows, left=(0, 3))
 
 
 def _names(mistake: Mistake, class_names: Sequence[str]) -> str:
@@ -122,12 +122,12 @@ def _false_positives(
     image: int,
     found: Detections,
     target: dict[str, Tensor],
-    claims: _Claims,
+    claims: Claims,
     iou_threshold: float,
 ) -> list[Mistake]:
     """The detections of one image that are false positives, each with its kind."""
     other_class = found.labels[:, None] != target["labels"][None, :]
-    other_iou, other = _largest(pairwise_iou(found.boxes, target["boxes"]) * other_class)
+    other_iou, other = largest(pairwise_iou(found.boxes, target["boxes"]) * other_class)
     mistakes = []
     for d in (claims.verdict == MISS).nonzero().flatten().tolist():
         if claims.iou[d] >= iou_threshold:
@@ -142,10 +142,10 @@ def _false_positives(
 
 
 def _misses(
-    image: int, found: Detections, target: dict[str, Tensor], claims: _Claims
+    image: int, found: Detections, target: dict[str, Tensor], claims: Claims
 ) -> list[Mistake]:
     """The objects of one image that no claim hit, each with the best detection near it."""
-    missed = ~_difficult(target)
+    missed = ~is_difficult(target)
     missed[claims.object[claims.verdict == HIT]] = False
     near = pairwise_iou(found.boxes, target["boxes"]) >= NEAR
     mistakes = []
