@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -95,7 +95,7 @@ _MEAN_OF_ALL = {
     "normalize": "priors",
 }
 # An IoU of exactly 0.5 is not enough: the smallest single-precision number above it is.
-_ABOVE_HALF = torch.nextafter(torch.tensor(0.5), torch.tensor(1.0)).item()
+_ABOVE_HALF = np.nextafter(np.float32(0.5), np.float32(1)).item()
 # The post also multiplies both terms by the batch size, which a learning rate can undo.
 _TF2_LOSS = {"method": "first", "threshold": _ABOVE_HALF, "normalize": "images"}
 # It divides levels of 0 to 255 by the image's width, and shows no post-processing: Caffe's.

@@ -132,7 +132,7 @@ def evaluate(
     detections, targets = _prepare(detections, targets, num_classes, iou_threshold)
     scores, labels, verdicts = _rank(detections, targets, iou_threshold)
     objects = _count_objects(targets, num_classes)
-    ap = torch.full((num_classes,), torch.nan, dtype=torch.float64)
+    ap = objects.new_full((num_classes,), torch.nan, dtype=torch.float64)
     curves = {}
     for label in objects.nonzero().flatten().tolist():
         mine = (labels == label) & (verdicts != IGNORED)
@@ -231,7 +231,7 @@ class Claims(NamedTuple):
 def judge(found: Detections, target: dict[str, Tensor], iou_threshold: float) -> Claims:
     """HIT, MISS or IGNORED for each detection of one image, which come best score first."""
     boxes, labels = target["boxes"], target["labels"]
-    verdict = torch.full((len(found.scores),), MISS)
+    verdict = torch.full((len(found.scores),), MISS, device=boxes.device)
     same_class = found.labels[:, None] == labels[None, :]
     best_iou, best = largest(pairwise_iou(found.boxes, boxes) * same_class)
     if len(boxes) == 0 or len(verdict) == 0:
@@ -247,7 +247,7 @@ def judge(found: Detections, target: dict[str, Tensor], iou_threshold: float) ->
 def largest(iou: Float[Tensor, "D G"]) -> tuple[Float[Tensor, "D"], Int64[Tensor, "D"]]:
     """The largest IoU of each row and where it stands: 0 at 0 if there is no object."""
     if iou.shape[1] == 0:
-        return iou.new_zeros(len(iou)), torch.zeros(len(iou), dtype=torch.int64)
+        return iou.new_zeros(len(iou)), iou.new_zeros(len(iou), dtype=torch.int64)
     return iou.max(dim=1)
 
 
@@ -261,7 +261,8 @@ def _rank(
     detections: list[Detections], targets: list[dict[str, Tensor]], iou_threshold: float
 ) -> tuple[Float[Tensor, "D"], Int64[Tensor, "D"], Int64[Tensor, "D"]]:
     """Scores, labels and verdicts of all images' detections, best score first."""
-    scores, labels, verdicts = [torch.zeros(0)], [torch.zeros(0).long()], [torch.zeros(0).long()]
+    nothing = torch.zeros(0, device="cpu")
+    scores, labels, verdicts = [nothing], [nothing.long()], [nothing.long()]
     for found, target in zip(detections, targets, strict=True):
         found = best_first(found)
         scores.append(found.scores)
@@ -279,7 +280,7 @@ def _precision_recall(
     hits = true_positive.double().cumsum(dim=0)
     return PrecisionRecall(
         recall=hits / objects,
-        precision=hits / torch.arange(1, len(hits) + 1),
+        precision=hits / torch.arange(1, len(hits) + 1, device=hits.device),
         scores=scores,
         true_positive=true_positive,
     )
@@ -287,14 +288,15 @@ def _precision_recall(
 
 def is_difficult(target: dict[str, Tensor]) -> Bool[Tensor, "G"]:
     """Which objects are difficult: none, where the target does not say."""
-    default = torch.zeros(len(target["labels"]), dtype=torch.bool)
+    default = torch.zeros_like(target["labels"], dtype=torch.bool)
     return target.get("difficult", default).bool()
 
 
 def _count_objects(targets: list[dict[str, Tensor]], num_classes: int) -> Int64[Tensor, "C"]:
     """How many objects of each class there are to find."""
     labels = [t["labels"][~is_difficult(t)] for t in targets]
-    return torch.cat([torch.zeros(0).long(), *labels]).bincount(minlength=num_classes)
+    nothing = torch.zeros(0, dtype=torch.int64, device="cpu")
+    return torch.cat([nothing, *labels]).bincount(minlength=num_classes)
 
 
 def _check_method(method: str) -> None:

@@ -177,4 +177,4 @@ def _mistake(
 
 
 def _object_area(mistake: Mistake) -> float:
-    return float(area(torch.tensor(mistake.object_box)))
+    return float(area(torch.tensor(mistake.object_box, device="cpu")))

@@ -452,7 +452,8 @@ def read_plain(path: str | Path) -> object:
 def _rebuild(spec: dict, recipe: dict, state_dict: dict[str, Tensor]) -> SSD:
     """The model that these plain data describe."""
     spec = ModelSpec(**{**spec, "priors": PriorSpec(**spec["priors"])})
-    model = build(spec, Recipe(**recipe))
+    with torch.device("cpu"):  # whatever device is the default
+        model = build(spec, Recipe(**recipe))
     model.load_state_dict(state_dict)
     return model.eval()
 

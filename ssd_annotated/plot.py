@@ -4,6 +4,7 @@ Boxes are fractions of the image, and so are the axes that :func:`show_image` se
 drawn at its own numbers, whatever the resolution of the photograph.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -505,28 +506,29 @@ def draw_mistake(
     `image` is the whole one, uint8 RGB, to whose sides the boxes of the mistake are relative.
     """
     height, width = image.shape[:2]
-    boxes = torch.tensor([b for b in (mistake.object_box, mistake.box) if b is not None])
+    pair = [b for b in (mistake.object_box, mistake.box) if b is not None]
+    boxes = torch.tensor(pair, device="cpu")
     left, top, right, bottom = _window(boxes, height, width)
     show_image(ax, image[top:bottom, left:right])
-    corner = torch.tensor([left, top] * 2)
-    side = torch.tensor([right - left, bottom - top] * 2)
-    moved = (boxes * torch.tensor([width, height] * 2) - corner) / side
+    corner = boxes.new_tensor([left, top] * 2)
+    side = boxes.new_tensor([right - left, bottom - top] * 2)
+    moved = (boxes * boxes.new_tensor([width, height] * 2) - corner) / side
     if mistake.object_box is not None:
-        draw_boxes(
-            ax, moved[:1], "ground_truth", torch.tensor([mistake.object_label]), None, class_names
-        )
+        label = torch.tensor([mistake.object_label], device="cpu")
+        draw_boxes(ax, moved[:1], "ground_truth", label, None, class_names)
     if mistake.box is not None:
-        label, score = torch.tensor([mistake.label]), torch.tensor([mistake.score])
+        label = torch.tensor([mistake.label], device="cpu")
+        score = boxes.new_tensor([mistake.score])
         draw_boxes(ax, moved[-1:], "detection", label, score, class_names)
     ax.set_title(mistake.kind)
 
 
 def _window(boxes: Float[Tensor, "N 4"], height: int, width: int) -> tuple[int, int, int, int]:
     """Pixels round the boxes: a square half as large again, or what the image has of it."""
-    frame = torch.tensor([width, height])
+    frame = boxes.new_tensor([width, height])
     low = boxes[:, :2].amin(dim=0).clamp(0, 1) * frame
     high = boxes[:, 2:].amax(dim=0).clamp(0, 1) * frame
     side = max(1.5 * float((high - low).max()), 0.25 * min(height, width))
-    size = torch.minimum(torch.tensor([side, side]).ceil().int(), frame)
-    corner = ((low + high - size) / 2).round().int().clamp(min=0).minimum(frame - size)
-    return *corner.tolist(), *(corner + size).tolist()
+    size = frame.clamp(max=math.ceil(side))
+    corner = ((low + high - size) / 2).round().clamp(min=0).minimum(frame - size)
+    return *corner.int().tolist(), *(corner + size).int().tolist()

@@ -2,7 +2,7 @@
 
 A checkpoint is only half a model. Each loader also sets the priors, the preprocessing and the
 post-processing that its weights were trained for. Nothing is unpickled here: a loader takes the
-`state_dict` that ``torch.load(path, weights_only=True)`` returns.
+`state_dict` that ``torch.load(path, map_location="cpu", weights_only=True)`` returns.
 """
 
 from collections.abc import Mapping

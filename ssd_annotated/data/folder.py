@@ -87,14 +87,15 @@ class AnnotatedFolder(Dataset):
     def target(self, index: int) -> dict[str, Tensor]:
         """The target of an item, without decoding its image."""
         record = self.records[operator.index(index)]
-        labels = [self.class_names.index(name) for name in record.names]
-        # torch.tensor copies: whoever moves a box in place does not move it for ever.
-        return {
-            "boxes": torch.tensor(record.boxes),
-            "labels": torch.tensor(labels, dtype=torch.int64),
-            "difficult": torch.tensor(record.difficult),
-            "truncated": torch.tensor(record.truncated),
+        labels = np.array([self.class_names.index(name) for name in record.names], dtype=np.int64)
+        arrays = {
+            "boxes": record.boxes,
+            "labels": labels,
+            "difficult": record.difficult,
+            "truncated": record.truncated,
         }
+        # Copied: whoever moves a box in place does not move it for ever.
+        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
     @property
     def undecided(self) -> int:

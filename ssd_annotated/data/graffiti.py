@@ -73,7 +73,7 @@ def scene(
     return np.rint(canvas).astype(np.uint8), {
         "boxes": torch.from_numpy((boxes / image_size).astype(np.float32)),
         "labels": torch.from_numpy(digits + 1),
-        "difficult": torch.zeros(len(boxes), dtype=torch.bool),
+        "difficult": torch.from_numpy(np.zeros(len(boxes), dtype=bool)),
     }
 
 
@@ -195,7 +195,8 @@ def _voc_annotation(
     root = ElementTree.Element("annotation")
     _add(root, filename=filename)
     _add(ElementTree.SubElement(root, "size"), width=width, height=height, depth=depth)
-    boxes = (target["boxes"] * torch.tensor([width, height] * 2)).round().int().tolist()
+    sides = target["boxes"].new_tensor([width, height] * 2)
+    boxes = (target["boxes"] * sides).round().int().tolist()
     for (x0, y0, x1, y1), label, difficult in zip(
         boxes, target["labels"].tolist(), target["difficult"].tolist(), strict=True
     ):

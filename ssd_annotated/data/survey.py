@@ -79,8 +79,9 @@ def survey(dataset: Dataset, priors: Float[Tensor, "P 4"] | None = None) -> Surv
     """
     targets = read_targets(dataset)
     counts = [len(target["boxes"]) for target in targets]
-    boxes = torch.cat([torch.empty(0, 4), *(target["boxes"] for target in targets)])
-    labels = torch.cat([torch.empty(0).long(), *(target["labels"] for target in targets)])
+    nothing = torch.empty(0, 4, device="cpu")
+    boxes = torch.cat([nothing, *(target["boxes"] for target in targets)])
+    labels = torch.cat([nothing[:, 0].long(), *(target["labels"] for target in targets)])
     shapes = boxes[:, 2:] - boxes[:, :2]
     names = dict(enumerate(dataset.class_names[1:], start=1))
     missed = None if priors is None else uncovered_objects(targets, priors)
