@@ -243,7 +243,7 @@ def _compare(answer: object, truth: object, tolerance: float) -> str:
         same = isinstance(answer, str) and answer.strip().lower() == truth.strip().lower()
         return "" if same else f"it is not {answer!r}"
     try:
-        given, right = torch.as_tensor(answer).cpu(), torch.as_tensor(truth).cpu()
+        given, right = (torch.as_tensor(value, device="cpu") for value in (answer, truth))
     except (TypeError, ValueError, RuntimeError):
         return f"{type(answer).__name__} is not the kind of answer that was asked for"
     if given.shape != right.shape:
