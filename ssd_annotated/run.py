@@ -350,6 +350,8 @@ def stop_signals() -> Iterator[list[signal.Signals]]:
 
 def _anyone_stopped(caught: list[signal.Signals], model: SSD) -> bool:
     """Processes that train together stop after the same step, or one would wait for ever."""
+    if distributed.world_size() == 1:  # no need to wait until a GPU is done with its step
+        return bool(caught)
     return bool(distributed.total(torch.tensor(len(caught), device=model.priors.device)) > 0)
 
 

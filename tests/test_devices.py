@@ -9,6 +9,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import signal
 import tempfile
 import types
 from contextlib import chdir
@@ -430,6 +431,13 @@ def test_numpy_is_not_handed_what_may_lie_on_a_gpu(name, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "numpy", numpy)
     monkeypatch.setattr(torch.Tensor, "__array__", numpy)
     CALLS[name]()
+
+
+def test_one_process_asks_no_device_whether_to_stop():
+    # What waits for a GPU to answer raises on meta, which has no answers.
+    far = copy.deepcopy(MODEL).to("meta")
+    assert not run._anyone_stopped([], far)
+    assert run._anyone_stopped([signal.SIGTERM], far)
 
 
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
