@@ -41,6 +41,8 @@ def setup(seed: int = 0) -> None:
     np.random.seed(seed)  # noqa: NPY002  libraries that draw from the global state are the reason
     torch.manual_seed(seed)
     torch.set_num_threads(min(torch.get_num_threads(), _usable_cores()))
+    # Nvidia's convolutions else round their inputs to ten bits: the third digit would differ.
+    torch.backends.cudnn.allow_tf32 = False
     torch.set_printoptions(precision=4, sci_mode=False, linewidth=100)
     np.set_printoptions(precision=4, suppress=True, linewidth=100)
     plot.use_style()

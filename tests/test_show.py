@@ -31,8 +31,10 @@ def shown(monkeypatch):
 @pytest.fixture
 def restored():
     threads, numbers = torch.get_num_threads(), np.get_printoptions()
+    tf32 = torch.backends.cudnn.allow_tf32
     with mpl.rc_context():
         yield
+    torch.backends.cudnn.allow_tf32 = tf32
     torch.set_num_threads(threads)
     torch.set_printoptions(profile="default")
     np.set_printoptions(**numbers)
@@ -54,6 +56,14 @@ def test_setup_makes_numbers_repeat_and_print_alike():
     assert "0.33333" not in str(np.array([1 / 3]))
     assert plt.rcParams["figure.constrained_layout.use"]
     assert plt.rcParams["figure.figsize"][0] == plot.WIDTH
+
+
+@pytest.mark.usefixtures("restored")
+def test_setup_keeps_the_digits_that_a_gpu_would_round_away():
+    torch.backends.cudnn.allow_tf32 = True  # PyTorch's own choice
+    show.setup()
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.usefixtures("restored")
