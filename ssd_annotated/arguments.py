@@ -219,13 +219,14 @@ def choose_device(device: str | None) -> object:
     """The device that was asked for, or the best there is."""
     import torch
 
+    best = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        place = None
-    gpus = torch.cuda.device_count()
-    if place is None or (place.type == "cuda" and (place.index or 0) >= gpus):
-        raise click.BadParameter(f"there is no {device!r} ({gpus} GPUs)", param_hint="--device")
+        place = torch.device(device or best)
+        torch.zeros(1, device=place).item()  # a name that PyTorch knows is not yet a device here
+    except Exception as error:  # each kind of device has its own
+        gpus = torch.cuda.device_count()
+        message = f"there is no {device!r} ({gpus} GPUs)"
+        raise click.BadParameter(message, param_hint="--device") from error
     return place
 
 

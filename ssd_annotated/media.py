@@ -253,7 +253,7 @@ def found_plainly(
     """
     height, width = image.shape[:2]
     boxes = to_pixels(detections, width, height).round(2).tolist()
-    scores, labels = detections.scores.double().tolist(), detections.labels.tolist()
+    scores, labels = detections.scores.cpu().double().tolist(), detections.labels.tolist()
     found = [
         {"label": label, "name": class_names[label], "score": round(score, 6), "box_px": box}
         for box, score, label in zip(boxes, scores, labels)

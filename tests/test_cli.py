@@ -546,6 +546,8 @@ def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
         (["--validate-every", -1], "'--validate-every': -1 is not in the range"),
         (["--device", "hovercraft"], "there is no 'hovercraft'"),
         (["--device", "cuda:99"], "there is no 'cuda:99'"),
+        (["--device", "meta"], "there is no 'meta'"),
+        (["--device", "xpu"], "there is no 'xpu'"),
         (["--augmentation", "magic"], "is not one of 'none', 'caffe'"),
     ],
 )
