@@ -32,7 +32,8 @@ def draw_detections(
     """Copy an RGB image and draw a box, its class's name and its score for every detection.
 
     Lines and letters grow with the image. Boxes are cut off at its border, and no text leaves it:
-    where there is little room the letters shrink, then the score goes, then the name.
+    where there is little room the letters shrink, then the score goes, then the name. OpenCV writes
+    any script from version 5 on; before, it writes question marks for letters beyond ASCII.
 
     Parameters
     ----------
@@ -120,10 +121,11 @@ def write(
     """
     scale = wanted / cv2.getTextSize(text, FONT, 1.0, 1)[0][1]
     size, origin, thickness = measure(text, scale)
-    if size[0] > room[0] or size[1] > room[1]:
-        scale *= min(room[0] / size[0], room[1] / size[1])
+    while (size[0] > room[0] or size[1] > room[1]) and origin[1] >= LEAST_TEXT:
+        # Letters come in whole pixels: what should just fit may need another step.
+        scale *= min(0.95, room[0] / size[0], room[1] / size[1])
         size, origin, thickness = measure(text, scale)
-    if origin[1] < LEAST_TEXT or size[0] > room[0] or size[1] > room[1]:
+    if origin[1] < LEAST_TEXT:
         return None
     plate = np.full((size[1], size[0], 3), ground, dtype=np.uint8)
     return cv2.putText(plate, text, origin, FONT, scale, ink(ground), thickness, cv2.LINE_AA)
@@ -133,5 +135,6 @@ def measure(text: str, scale: float) -> tuple[tuple[int, int], tuple[int, int], 
     """(width, height) of a plate for a text, where the text starts on it, and its thickness."""
     thickness = max(1, round(2 * scale))
     (columns, rows), below = cv2.getTextSize(text, FONT, scale, thickness)
-    margin = max(2, rows // 8)
+    # OpenCV 4 measures to the middle of the stroke, half of which is beyond.
+    margin = max(2, rows // 8) + thickness // 2
     return (columns + 2 * margin, rows + below + 2 * margin), (margin, margin + rows), thickness

@@ -1,5 +1,7 @@
 """Boxes and names in pixels: where they should be, in their class's colour, legible, within."""
 
+from itertools import groupby
+
 import cv2
 import numpy as np
 import pytest
@@ -81,7 +83,8 @@ def test_a_name_in_a_corner_is_whole(box, size, monkeypatch):
     # And the letters do not touch the plate's own edge.
     edge = np.concatenate([plate[0], plate[-1], plate[:, 0], plate[:, -1]])
     assert (edge == class_colour(1)).all()
-    assert (plate == ink(class_colour(1))).all(axis=2).any()
+    # A thin stroke may let a little of its ground through.
+    assert np.abs(plate.astype(int) - ink(class_colour(1))).max(axis=2).min() < 16
 
 
 @pytest.mark.parametrize("text", ["dog 0.93", "jpgqy", "ÄÉ", "犬"])
@@ -93,18 +96,29 @@ def test_letters_lie_within_their_plate(text, height):
     assert height <= len(plate) < 2 * height
 
 
-def test_letters_shrink_then_the_score_goes_then_the_name():
-    box, colour = found((0.2, 0.4, 0.8, 0.8), labels=[3]), class_colour(3)
+def test_letters_shrink_then_the_score_goes_then_the_name(monkeypatch):
+    text = "a name of some length 0.90"
+    full = draw.write(text, class_colour(3), 12, (999, 999)).shape[1]
+    box, write, written = found((0.2, 0.4, 0.8, 0.8), labels=[3]), draw.write, []
 
-    def name_width(width):
+    def remember(*arguments):
+        written.append((arguments[0], write(*arguments)))
+        return written[-1][1]
+
+    def seen(width):
+        """What is drawn into an image of this width."""
         drawn = draw_detections(plain(width, 120), box, NAMES)
+        last, plate = written[-1]
         # Rows above the box's frame.
-        row = (drawn[:44] == colour).all(axis=2).any(axis=0)
-        return row.sum()
+        columns = (drawn[:44] == class_colour(3)).all(axis=2).any(axis=0).sum()
+        assert columns == (0 if plate is None else plate.shape[1]) <= width
+        if plate is None:
+            return "nothing"
+        return "no score" if last != text else "whole" if columns == full else "shrunk"
 
-    whole, shrunk, nameless, nothing = (name_width(width) for width in (400, 140, 90, 40))
-    assert whole > 140 >= shrunk > 90 >= nameless > 40
-    assert nothing == 0
+    monkeypatch.setattr(draw, "write", remember)
+    steps = [step for step, _ in groupby(map(seen, range(2 * full, 10, -5)))]
+    assert steps == ["whole", "shrunk", "no score", "nothing"]
 
 
 def test_lines_and_letters_grow_with_the_image():
