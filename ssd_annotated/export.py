@@ -35,6 +35,14 @@ class Decoded(nn.Module):
         return boxes.clamp(0, 1) if recipe.clip else boxes, logits.softmax(dim=2)
 
 
+class GlobalMax(nn.Module):
+    """`nn.AdaptiveMaxPool2d(1)` as a reduction: torch could not export the other before 2.13."""
+
+    def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C 1 1"]:
+        """The largest value of every channel."""
+        return maps.amax(dim=(2, 3), keepdim=True)
+
+
 def export_onnx(model: SSD, path: str | Path, opset: int = 18) -> None:
     """Write a network as ONNX: normalised images in, a box and scores for every prior out.
 
@@ -75,7 +83,7 @@ def export_onnx(model: SSD, path: str | Path, opset: int = 18) -> None:
     ...         print(name, scores[0, best, label], boxes[0, best])
     """
     _check_extra()
-    plain = copy.deepcopy(model).cpu().float().eval()
+    plain = _exportable(model)
     side = plain.recipe.image_size
     program = torch.onnx.export(
         Decoded(plain).eval(),
@@ -92,6 +100,16 @@ def export_onnx(model: SSD, path: str | Path, opset: int = 18) -> None:
     program.model.metadata_props[METADATA] = json.dumps(about)
     with whole(Path(path)) as partial:
         program.save(partial, external_data=False)
+
+
+def _exportable(model: SSD) -> SSD:
+    """A copy in single precision and eval mode, of operators that can be exported."""
+    plain = copy.deepcopy(model).cpu().float().eval()
+    for parent in list(plain.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.AdaptiveMaxPool2d) and child.output_size == 1:
+                parent.register_module(name, GlobalMax())
+    return plain
 
 
 def _check_extra() -> None:
