@@ -15,6 +15,12 @@ from refusals import refuses
 from ssd_annotated.augment import AUGMENTATIONS, sample, sample_distortion
 from ssd_annotated.warp import Distortion, Geometry, Plan, apply, distort, level_table, move, warp
 
+# How far from the true levels a lookup may end, in noise and so at worst. OpenCV 5 looks where it
+# is told. 4 rounds every place to 1/32 of a pixel: it is off by up to 1/64 across and 1/64 down,
+# and from one pixel to the next a bilinear value changes by up to 255 levels. A bicubic one
+# (a = -3/4) changes 3/2 times as fast, times up to 11/8, the other axis' weights without sign.
+OFF = 0 if int(cv2.__version__.split(".")[0]) >= 5 else 2 * 255 / 64
+
 PRESETS = pytest.mark.parametrize("augmentation", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
 seeds = st.integers(0, 2**32 - 1)
 
@@ -140,28 +146,30 @@ def test_the_matrix_takes_every_point_where_the_steps_take_it():
 
 
 def test_pixels_equal_the_steps():
-    compared = 0
+    compared = total = 0
     for image, _, plan in many_cases(200, replace(CAFFE, interpolations=("linear",))):
         ours, expected = warp(image, plan.geometry), warp_by_hand(image, plan)
         inner = interior(plan, margin=1)
         difference = np.abs(ours.astype(int) - expected)[inner]
-        assert difference.max(initial=0) <= 2
+        assert difference.max(initial=0) <= 2 + OFF
         compared += difference.size
+        total += difference.sum()
     assert compared > 500_000
+    assert total / compared < 1  # whatever is rounded is rounded both ways
 
 
 def test_without_a_crop_or_a_canvas_the_very_edge_is_equal_too():
     shrunk_and_grown = replace(CAFFE, expand_probability=0, crop_options=(None,))
     for image, _, plan in many_cases(50, replace(shrunk_and_grown, interpolations=("linear",))):
         difference = warp(image, plan.geometry).astype(int) - warp_by_hand(image, plan)
-        assert np.abs(difference).max() <= 2
+        assert np.abs(difference).max() <= 2 + OFF
 
 
 @pytest.mark.parametrize(
     ("name", "flag", "margin", "tolerance"),
     [
-        ("area", cv2.INTER_LINEAR, 1, 2),
-        ("cubic", cv2.INTER_CUBIC, 2, 2),
+        ("area", cv2.INTER_LINEAR, 1, 2 + OFF),
+        ("cubic", cv2.INTER_CUBIC, 2, 2 + OFF * 3 / 2 * 11 / 8),
         ("lanczos4", cv2.INTER_LANCZOS4, 4, 16),  # its weights stand in a table of 1/32 pixels
     ],
 )
@@ -379,10 +387,11 @@ def test_the_original_is_left_as_it_was():
 
 
 def test_none_is_a_resize():
+    # A third and half: every place is a whole pixel or midway, which any version finds exactly.
     image, target = noise(40, 60), objects(np.random.default_rng(0), 4)
-    plan = sample(np.random.default_rng(0), STILL, (60, 40), target["boxes"], 30)
+    plan = sample(np.random.default_rng(0), STILL, (60, 40), target["boxes"], 20)
     result, moved = apply(image, target, plan)
-    expected = cv2.resize(image, (30, 30), interpolation=cv2.INTER_LINEAR)
+    expected = cv2.resize(image, (20, 20), interpolation=cv2.INTER_LINEAR)
     assert np.abs(result.astype(int) - expected).max() <= 1
     torch.testing.assert_close(moved["boxes"], target["boxes"])
 
