@@ -65,7 +65,7 @@ def draw_detections(
 
 def to_pixels(detections: Detections, width: int, height: int) -> Float[np.ndarray, "D 4"]:
     """``xyxy`` in pixels from the image's top left corner, cut off at its border."""
-    boxes = detections.boxes.detach().double().cpu().clamp(0, 1).numpy()
+    boxes = detections.boxes.detach().cpu().double().clamp(0, 1).numpy()
     return boxes * [width, height, width, height]
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssd_annotated.coding import decode
-from ssd_annotated.media import whole
+from ssd_annotated.files import whole
 from ssd_annotated.model import SSD
 from ssd_annotated.predict import describe
 
@@ -88,7 +88,7 @@ def export_onnx(model: SSD, path: str | Path, opset: int = 18) -> None:
     program = torch.onnx.export(
         Decoded(plain).eval(),
         # Two images: a batch of one would be taken for a constant.
-        (torch.zeros(2, 3, side, side),),
+        (torch.zeros(2, 3, side, side, device="cpu"),),
         dynamo=True,
         opset_version=opset,
         input_names=["images"],
