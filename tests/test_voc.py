@@ -449,6 +449,9 @@ def test_without_objects_the_classes_must_be_given(tmp_path):
     with pytest.raises(ValueError, match="no image has an object: give class_names"):
         VOCFolder([(tmp_path, "train")])
     assert len(VOCFolder([(tmp_path, "train")], ["background", "cat"])) == 1
+    write(tmp_path, "b", object_xml("cat", (9, 9, 9, 30), ""))
+    with pytest.raises(ValueError, match=r"(?s)give class_names\n.*problems: 1\n.*xmin 9, "):
+        VOCFolder([(tmp_path, "train")], on_bad="skip")
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,8 @@ class AnnotatedFolder(Dataset):
             self.verify()
         if not self.records:
             raise ValueError(f"no image is left:\n{self.report()}")
+        if not class_names and not any(record.names for record in self.records):
+            raise ValueError(f"no image has an object: give class_names\n{self.report()}")
         self.class_names = class_names or discover(self.records)
 
     def __len__(self) -> int:
@@ -146,7 +148,4 @@ def check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
 
 def discover(records: list[Record]) -> tuple[str, ...]:
     """``"background"`` and the names that occur, in alphabetical order."""
-    found = sorted({name for record in records for name in record.names})
-    if not found:
-        raise ValueError("no image has an object: give class_names")
-    return ("background", *found)
+    return ("background", *sorted({name for record in records for name in record.names}))
