@@ -1,6 +1,7 @@
 """What leaves the repository: the wheel, and the copy with its address; and who sends them."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -301,6 +302,33 @@ def test_ci_takes_the_oldest_packages_from_pyproject():
     lists = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
     lines = [line for lines in lists for line in lines if not line.startswith(PROJECT["name"])]
     assert [line for line in lines if ">=" not in line] == []
+
+
+@needs_workflows
+def test_nightly_tries_no_older_python_than_ci():
+    jobs = workflow("ci")["jobs"], workflow("nightly")["jobs"]
+    ci, nightly = (python_of(job) for job in (jobs[0]["newest"], jobs[1]["test"]))
+    assert tuple(map(int, nightly.split("."))) >= tuple(map(int, ci.split(".")))
+
+
+@needs_workflows
+def test_nightly_reports_what_takes_too_long():
+    """A job past its time counts as cancelled, which is no failure; a step past its time is one."""
+    jobs = workflow("nightly")["jobs"]
+    assert jobs["report"]["if"] == "failure()"
+    steps = [step for step in jobs["test"]["steps"] if "run" in step]
+    total = sum(int(step["timeout-minutes"]) for step in steps)
+    assert total < int(jobs["test"]["timeout-minutes"])
+
+
+@needs_workflows
+@pytest.mark.parametrize("name", ["release", "image"])
+@pytest.mark.parametrize(("tag", "status"), [("v{}", 0), ("v{}.1", 1), ("{}", 1)])
+def test_tag_must_be_the_version(name, tag, status):
+    (step,) = (s for s in workflow(name)["jobs"]["build"]["steps"] if "the tag" in s.get("run", ""))
+    environment = {"PATH": os.environ["PATH"], "GITHUB_REF_NAME": tag.format(PROJECT["version"])}
+    done = subprocess.run(["bash", "-ec", step["run"]], cwd=ROOT, env=environment)
+    assert done.returncode == status
 
 
 @needs_workflows
