@@ -251,6 +251,16 @@ def test_copy_is_written_and_the_original_left_alone(tmp_path):
     assert {name: (ROOT / name).read_bytes() for name in files} == before
 
 
+@needs_workflows
+def test_copy_has_what_binder_builds_from_and_nothing_that_it_would_prefer():
+    """repo2docker takes the first it finds of: a folder binder, a Dockerfile, environment.yml."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no version control here")
+    files = publish.tracked(ROOT)
+    assert {"environment.yml", "requirements.txt", "pyproject.toml", "README.md"} <= set(files)
+    assert not {"Dockerfile", "binder", ".binder", ".github"} & {f.split("/")[0] for f in files}
+
+
 # --- The wheel --------------------------------------------------------------------------------
 
 

@@ -145,9 +145,13 @@ def publish(root: Path, files: Iterable[str], target: Path, here: Address) -> No
 
 
 def tracked(root: Path) -> list[str]:
-    """The files under version control, without the workflows: the copy runs none."""
+    """The files under version control, but for the workflows and the Dockerfile.
+
+    The copy runs no workflow; and Binder, where it finds a Dockerfile, asks no environment.yml.
+    """
     listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=root, text=True)
-    return [name for name in listed.split("\0") if name and not name.startswith(".github/")]
+    left_out = (".github/", "Dockerfile")
+    return [name for name in listed.split("\0") if name and not name.startswith(left_out)]
 
 
 def main() -> None:
