@@ -261,6 +261,22 @@ def test_copy_has_what_binder_builds_from_and_nothing_that_it_would_prefer():
     assert not {"Dockerfile", "binder", ".binder", ".github"} & {f.split("/")[0] for f in files}
 
 
+# --- The image --------------------------------------------------------------------------------
+
+
+@needs_workflows
+def test_image_is_made_of_what_is_under_version_control():
+    """Whoever adds a file beside the others says here whether an image holds it."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no version control here")
+    ignore = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in ignore if not line.startswith("#")]
+    taken = {line.removeprefix("!") for line in rules if line.startswith("!")}
+    listed = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
+    assert rules[0] == "*"
+    assert taken == {name.split("/")[0] for name in listed if not name.startswith(".")}
+
+
 # --- The wheel --------------------------------------------------------------------------------
 
 
