@@ -23,6 +23,7 @@ CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HERE = publish.Address("ada/seen-once", "main", COMMIT)
 WORKFLOWS = sorted(ROOT.glob(".github/workflows/*.yml"))
+needs_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no version control here")
 needs_workflows = pytest.mark.skipif(not WORKFLOWS, reason="an image holds no workflows")
 
 
@@ -251,11 +252,9 @@ def test_copy_is_written_and_the_original_left_alone(tmp_path):
     assert {name: (ROOT / name).read_bytes() for name in files} == before
 
 
-@needs_workflows
+@needs_git
 def test_copy_has_what_binder_builds_from_and_nothing_that_it_would_prefer():
     """repo2docker takes the first it finds of: a folder binder, a Dockerfile, environment.yml."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("no version control here")
     files = publish.tracked(ROOT)
     assert {"environment.yml", "requirements.txt", "pyproject.toml", "README.md"} <= set(files)
     assert not {"Dockerfile", "binder", ".binder", ".github"} & {f.split("/")[0] for f in files}
@@ -264,11 +263,9 @@ def test_copy_has_what_binder_builds_from_and_nothing_that_it_would_prefer():
 # --- The image --------------------------------------------------------------------------------
 
 
-@needs_workflows
+@needs_git
 def test_image_is_made_of_what_is_under_version_control():
     """Whoever adds a file beside the others says here whether an image holds it."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("no version control here")
     ignore = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     rules = [line for line in ignore if not line.startswith("#")]
     taken = {line.removeprefix("!") for line in rules if line.startswith("!")}
