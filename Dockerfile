@@ -43,6 +43,6 @@ EXPOSE 8888
 # Only where JupyterLab serves is there something to ask; a training is as healthy as its process.
 # hadolint ignore=DL3025
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
-  CMD test ! -e /tmp/serving || python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:8888/api', timeout=4)"
-ENTRYPOINT ["tini", "--", "docker/entrypoint.sh"]
+  CMD test ! -e "${TMPDIR:-/tmp}/serving" || python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:8888/api', timeout=4)"
+ENTRYPOINT ["tini", "--", "/home/reader/annotated-ssd/docker/entrypoint.sh"]
 CMD ["lab"]

@@ -1,16 +1,19 @@
 #!/bin/sh
 # docker run IMAGE [lab | test | book | COMMAND of ssd-annotated | any other program] [ARGUMENTS]
 set -eu
+# Whoever starts it may work in another folder (--workdir), and be a user without a home (--user).
+here=$(cd "$(dirname "$0")/.." && pwd)
+[ -w "${HOME:-/}" ] || export HOME=/tmp
 # The image is the environment: its own Python stands where make would make .venv.
 bin=$(dirname "$(command -v python)")
 word="${1:-lab}"
 [ $# -eq 0 ] || shift
 case "$word" in
   lab)
-    touch /tmp/serving # from here on the health check asks
-    exec jupyter lab --ip=0.0.0.0 --port=8888 --no-browser --notebook-dir=book "$@" ;;
+    touch "${TMPDIR:-/tmp}/serving" # from here on the health check asks
+    exec jupyter lab --ip=0.0.0.0 --port=8888 --no-browser --notebook-dir="$here/book" "$@" ;;
   test | book | test-gpu)
-    exec make BIN="$bin" "$word" "$@" ;;
+    exec make -C "$here" BIN="$bin" "$word" "$@" ;;
   train | evaluate | detect | check | export | graffiti | download)
     exec ssd-annotated "$word" "$@" ;;
   *)

@@ -274,6 +274,58 @@ def test_image_is_made_of_what_is_under_version_control():
     assert taken == {name.split("/")[0] for name in listed if not name.startswith(".")}
 
 
+@pytest.fixture
+def started(tmp_path):
+    """Starts the image's entry point; says what it starts in turn, from where, and the home."""
+    (tmp_path / "bin").mkdir()
+    for name in ("python", "jupyter", "make", "ssd-annotated", "nvidia-smi"):
+        program = tmp_path / "bin" / name
+        program.write_text('#!/bin/sh\necho "${0##*/} $* in $PWD, at home in $HOME"\n')
+        program.chmod(0o755)
+
+    def start(*words, home=tmp_path):
+        command = [str(ROOT / "docker/entrypoint.sh"), *words]
+        path = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+        environment = {"PATH": path, "HOME": str(home), "TMPDIR": str(tmp_path)}
+        said = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True)
+        return said.strip().removesuffix(f" in {tmp_path}, at home in {home}")
+
+    return start
+
+
+def test_image_runs_the_books_targets_wherever_it_is_asked_to_work(started, tmp_path):
+    make = f"make -C {ROOT} BIN={tmp_path / 'bin'}"
+    for word in ("test", "test-gpu", "book"):
+        assert started(word) == f"{make} {word}"
+    assert f"--notebook-dir={ROOT / 'book'}" in started("lab")
+    assert started() == started("lab")
+
+
+def test_image_knows_every_command_and_any_other_program(started):
+    from ssd_annotated import cli
+
+    for command in cli.main.commands:
+        assert started(command, "a b", "--help") == f"ssd-annotated {command} a b --help"
+    assert started("nvidia-smi", "-L") == "nvidia-smi -L"
+
+
+def test_image_never_turns_the_token_off(started):
+    assert not re.search("token|password|allow", started("lab"))
+
+
+def test_health_check_asks_only_where_jupyterlab_serves(started, tmp_path):
+    (check,) = re.findall(r"^  CMD (test .+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    environment = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "TMPDIR": str(tmp_path)}
+    (tmp_path / "bin/python").write_text("#!/bin/sh\nexit 1\n")  # no server answers
+    for word, status in (("train", 0), ("lab", 1)):
+        started(word)
+        assert subprocess.run(["sh", "-c", check], env=environment).returncode == status
+
+
+def test_image_gives_a_home_to_a_user_without_one(started):
+    assert started("train", home="/nowhere").endswith(", at home in /tmp")
+
+
 # --- The wheel --------------------------------------------------------------------------------
 
 
