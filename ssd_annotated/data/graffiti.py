@@ -102,7 +102,8 @@ def paint(
 class GraffitiDigits(Dataset):
     """Scenes with handwritten digits on photographs, made when they are asked for.
 
-    Item i depends on the split, the variant, the seed, the image size and i, and on nothing else.
+    Item i depends on the split, the variant, the seed, the image size and i, and on nothing else
+    (but OpenCV 4, which warps less exactly than OpenCV 5, paints some digits a little differently).
     The same i stands before the same wall in every variant, and ``decoys`` is ``standard`` with
     strokes added, so that what a variant breaks can be seen scene by scene.
 
