@@ -219,13 +219,13 @@ def choose_device(device: str | None) -> object:
     """The device that was asked for, or the best there is."""
     import torch
 
-    best = "cuda" if torch.cuda.is_available() else "cpu"
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        place = torch.device(device or best)
+        place = torch.device(name)
         torch.zeros(1, device=place).item()  # a name that PyTorch knows is not yet a device here
     except Exception as error:  # each kind of device has its own
-        gpus = torch.cuda.device_count()
-        message = f"there is no {device!r} ({gpus} GPUs)"
+        reason = str(error).splitlines()[0]
+        message = f"cannot compute on {name!r} ({torch.cuda.device_count()} GPUs here): {reason}"
         raise click.BadParameter(message, param_hint="--device") from error
     return place
 
