@@ -119,7 +119,10 @@ def write(
 
     `room` is (width, height) in pixels.
     """
-    scale = wanted / cv2.getTextSize(text, FONT, 1.0, 1)[0][1]
+    height = cv2.getTextSize(text, FONT, 1.0, 1)[0][1]
+    if height == 0:  # a class without a name
+        return None
+    scale = wanted / height
     size, origin, thickness = measure(text, scale)
     while (size[0] > room[0] or size[1] > room[1]) and origin[1] >= LEAST_TEXT:
         # Letters come in whole pixels: what should just fit may need another step.

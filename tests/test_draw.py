@@ -121,6 +121,14 @@ def test_letters_shrink_then_the_score_goes_then_the_name(monkeypatch):
     assert steps == ["whole", "shrunk", "no score", "nothing"]
 
 
+@pytest.mark.parametrize("name", ["", " ", "dog", "name " * 40])
+def test_an_image_of_few_pixels_and_a_name_of_no_letters_are_drawn(name):
+    for width, height in ((1, 1), (2, 40), (40, 2), (20, 20), (60, 60)):
+        for box in ((0.0, 0.0, 1.0, 1.0), (0.5, 0.5, 0.5, 0.5), (1.0, 1.0, 1.0, 1.0)):
+            drawn = draw_detections(plain(width, height), found(box), ("background", name))
+            assert drawn.shape == (height, width, 3)
+
+
 def test_lines_and_letters_grow_with_the_image():
     heights = [
         len(draw.write("dog", (0, 0, 0), max(12, (w * h) ** 0.5 / 45), (w, h)))
