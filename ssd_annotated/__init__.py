@@ -1,3 +1,42 @@
-"""The Single Shot MultiBox Detector (Liu et al., 2016), small enough to read in an evening."""
+"""The Single Shot MultiBox Detector (Liu et al., 2016), small enough to read in an evening.
 
-__version__ = "0.1.0"
+``from ssd_annotated import detect, pretrained`` and so on: the names that people use most, each
+imported from its module when it is first asked for. ``import ssd_annotated`` alone loads nothing.
+"""
+
+from importlib import import_module
+
+__version__ = "0.2.0"
+
+_HOMES = {
+    "boxes": ("pairwise_iou",),
+    "priors": ("PRESETS", "PriorSpec", "make_priors"),
+    "coding": ("decode", "encode"),
+    "matching": ("match_priors",),
+    "loss": ("MultiBoxLoss",),
+    "nms": ("Detections", "postprocess"),
+    "model": ("ssd300_vgg16", "ssd512_vgg16", "tiny_ssd"),
+    "detection": ("detect",),
+    "checkpoint": ("load_model", "pretrained", "save_model"),
+    "published.weights": ("load_sgrvinod", "load_ssd_pytorch", "load_torchvision_ssd300"),
+    "data.coco": ("COCOFolder",),
+    "data.graffiti": ("GraffitiDigits",),
+    "data.voc": ("VOCFolder",),
+    "training.train": ("train",),
+    "evaluation.voc": ("evaluate",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    """Import one of the names in `__all__` from its module."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -57,7 +57,7 @@ class MultiBoxLoss(nn.Module):
     Equations (1) to (3) of the paper and "Hard negative mining" in its section 2.2. Without a
     positive in the whole batch the loss is 0 and so is its gradient; only the focal loss, which
     needs no positive to count a negative, then is its sum over all priors. What other
-    implementations do is collected in `ssd_annotated.conventions`.
+    implementations do is collected in `ssd_annotated.published.conventions`.
     """
 
     def __init__(

@@ -4,21 +4,18 @@ Nothing here knows what an object is. Every cell of every map answers, for each 
 is it?" (C logits) and "where exactly?" (4 offsets), by one 3×3 convolution each.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ssd_annotated.checks import check_at_least, check_choice, check_length, check_positive
 from ssd_annotated.coding import VARIANCES
-from ssd_annotated.files import whole
 from ssd_annotated.priors import PRESETS, PriorSpec, make_priors, tiny_priors
 from ssd_annotated.vgg import VGGTrunk, load_imagenet, xavier_init
 
@@ -66,14 +63,11 @@ class Recipe:
     class_agnostic: bool = False
 
     def __post_init__(self) -> None:
-        if self.image_size < 1:
-            raise ValueError(f"image_size must be at least 1 pixel, not {self.image_size}")
+        check_at_least("image_size in pixels", self.image_size, 1)
         for name, length in {"mean": 3, "std": 3, "variances": 2}.items():
-            numbers = getattr(self, name)
-            if len(numbers) != length:
-                raise ValueError(f"{name} must be {length} numbers, not {numbers}")
-            if name != "mean" and not min(numbers) > 0:
-                raise ValueError(f"{name} must be positive, not {numbers}")
+            check_length(name, getattr(self, name), length)
+        check_positive("std", *self.std)
+        check_positive("variances", *self.variances)
 
 
 class SSD(nn.Module):
@@ -215,8 +209,7 @@ def tiny_ssd(
     Zhang et al., *Dive into Deep Learning*, section "Single Shot Multibox Detection". With the
     default sizes P = 5444.
     """
-    if image_size < 64:
-        raise ValueError(f"image_size must be at least 64 pixels, not {image_size}")
+    check_at_least("image_size in pixels", image_size, 64)
     names = _class_names(num_classes, class_names)
     spec = ModelSpec("tiny_ssd", num_classes, tuple(widths), priors or tiny_priors(image_size))
     return _build_tiny(spec, Recipe(image_size, names))
@@ -323,8 +316,7 @@ def _vgg_ssd(
     class_names: tuple[str, ...] | None,
     priors: PriorSpec,
 ) -> SSD:
-    if weights not in (None, "imagenet"):
-        raise ValueError(f"weights must be 'imagenet' or None, not {weights!r}")
+    check_choice("weights", weights, ("imagenet", None))
     if not isinstance(priors, PriorSpec):
         raise TypeError(f"priors must be a PriorSpec, such as PRESETS['paper'], not {priors!r}")
     recipe = Recipe(_VGG_PLANS[architecture].image_size, _class_names(num_classes, class_names))
@@ -373,98 +365,3 @@ def build(spec: ModelSpec, recipe: Recipe) -> SSD:
     if spec.architecture not in _BUILDERS:
         raise ValueError(f"unknown architecture {spec.architecture!r}")
     return _BUILDERS[spec.architecture](spec, recipe)
-
-
-def save_model(model: SSD, path: str | Path, dtype: torch.dtype | None = None) -> None:
-    """Write the weights, the spec and the recipe as plain data, whole or not at all.
-
-    With a `dtype` such as ``torch.float16`` the weights are stored in it.
-    """
-    content = describe(model)
-    if dtype is not None:
-        weights = content["state_dict"]
-        content["state_dict"] = {
-            k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()
-        }
-    write_whole(content, path)
-
-
-def describe(model: SSD) -> dict[str, object]:
-    """Spec, recipe and weights: all that `load_model` needs to build the model again."""
-    model = uncompiled(model)
-    spec, recipe = plain(asdict(model.spec)), plain(asdict(model.recipe))
-    return {"spec": spec, "recipe": recipe, "state_dict": model.state_dict()}
-
-
-def uncompiled(model: nn.Module) -> nn.Module:
-    """The network inside what `torch.compile` makes of one, which gives its weights other names."""
-    return getattr(model, "_orig_mod", model)
-
-
-def write_whole(content: dict[str, object], path: str | Path) -> None:
-    """Write a file of plain data and tensors that is never seen half written.
-
-    It is written beside its place, brought to the disk, and then renamed, which happens at once.
-    """
-    with whole(path) as partial, open(partial, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def plain(value: object) -> object:
-    """Python's own numbers, strings and tuples for NumPy's, which a safe load would refuse."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items()}
-    return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
-
-
-def load_model(path: str | Path) -> SSD:
-    """Build the model that `save_model` wrote, in eval mode, on the CPU, in single precision.
-
-    The checkpoints of a training can be loaded too; what they hold besides is left aside.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, holds something else, or an architecture this version does not know.
-    """
-    content = read_plain(path)
-    if not isinstance(content, dict) or not {"spec", "recipe", "state_dict"} <= set(content):
-        raise ValueError(f"{path} holds no model: expected spec, recipe and state_dict")
-    try:
-        return _rebuild(*(content[name] for name in ("spec", "recipe", "state_dict")))
-    except (TypeError, KeyError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def read_plain(path: str | Path) -> object:
-    """What `write_whole` wrote, on the CPU; a ValueError if the file is damaged."""
-    with open(path, "rb") as file:
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # zip, pickle and end-of-file errors have no base of their own
-            raise ValueError(f"{path} is damaged, or was not written by save_model") from error
-
-
-def _rebuild(spec: dict, recipe: dict, state_dict: dict[str, Tensor]) -> SSD:
-    """The model that these plain data describe."""
-    spec = ModelSpec(**{**spec, "priors": PriorSpec(**spec["priors"])})
-    with torch.device("cpu"):  # whatever device is the default
-        model = build(spec, Recipe(**recipe))
-    model.load_state_dict(state_dict)
-    return model.eval()
-
-
-def pretrained(name: str = "tiny-graffiti") -> SSD:
-    """Load a small model that ships with the package, in eval mode.
-
-    ``"tiny-graffiti"`` is a TinySSD trained on the graffiti digits.
-    """
-    folder = Path(__file__).parent / "pretrained"
-    names = sorted(path.stem for path in folder.glob("*.pt"))
-    if name not in names:
-        raise ValueError(f"no model {name!r} ships with the package, only {names}")
-    return load_model(folder / f"{name}.pt")

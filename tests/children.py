@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-from ssd_annotated.distributed import launched
+from ssd_annotated.training.distributed import launched
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["ssd_annotated.run", "pytest"])
+_CONTEXT.set_forkserver_preload(["ssd_annotated.training.run", "pytest"])
 PATIENCE = 100  # seconds; a child takes one or two
 
 

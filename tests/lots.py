@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ssd_annotated.augment import AUGMENTATIONS, sample
+from ssd_annotated.data.augment import AUGMENTATIONS, sample
 
 CAFFE = AUGMENTATIONS["caffe"]
 STILL = AUGMENTATIONS["none"]

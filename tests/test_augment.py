@@ -10,7 +10,8 @@ from lots import CAFFE, many_cases, noise, objects
 from refusals import refuses, unchecked
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from ssd_annotated.augment import (
+from ssd_annotated.boxes import pairwise_iou
+from ssd_annotated.data.augment import (
     AUGMENTATIONS,
     Augmentation,
     Augmented,
@@ -19,8 +20,7 @@ from ssd_annotated.augment import (
     sample_crop,
     sample_distortion,
 )
-from ssd_annotated.boxes import pairwise_iou
-from ssd_annotated.warp import INTERPOLATIONS, Distortion, apply
+from ssd_annotated.data.warp import INTERPOLATIONS, Distortion, apply
 
 PRESETS = pytest.mark.parametrize("augmentation", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
 

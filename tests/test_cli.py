@@ -24,21 +24,24 @@ import torch
 from click.testing import CliRunner
 
 import ssd_annotated
-from ssd_annotated import arguments, cli, export, predict
-from ssd_annotated import run as run_module
-from ssd_annotated.augment import AUGMENTATIONS
-from ssd_annotated.coco import evaluate_coco
+from ssd_annotated.app import arguments, cli, export
+from ssd_annotated.app import detect as app_detect
+from ssd_annotated.app.detect import Tally
+from ssd_annotated.checkpoint import load_model, pretrained, save_model
 from ssd_annotated.data import graffiti
+from ssd_annotated.data.augment import AUGMENTATIONS
 from ssd_annotated.data.graffiti import CLASS_NAMES, GraffitiDigits, export_voc
 from ssd_annotated.data.layout import VARIANTS
 from ssd_annotated.data.survey import survey, survey_table
 from ssd_annotated.data.voc import VOCFolder
-from ssd_annotated.evaluate import evaluate, evaluation_table
-from ssd_annotated.mistakes import find_mistakes, mistakes_table
-from ssd_annotated.model import ModelSpec, load_model, pretrained, save_model, tiny_ssd
-from ssd_annotated.predict import Tally, detect
+from ssd_annotated.detection import detect
+from ssd_annotated.evaluation.coco import evaluate_coco
+from ssd_annotated.evaluation.mistakes import find_mistakes, mistakes_table
+from ssd_annotated.evaluation.voc import evaluate, evaluation_table
+from ssd_annotated.model import ModelSpec, tiny_ssd
 from ssd_annotated.priors import PRESETS, make_priors, rescale_priors, tiny_priors
-from ssd_annotated.train import QUICK, Settings
+from ssd_annotated.training import run as run_module
+from ssd_annotated.training.settings import QUICK, Settings
 
 COMMANDS = sorted(cli.main.commands)
 MODULE = [sys.executable, "-m", "ssd_annotated"]
@@ -71,7 +74,7 @@ def digits(tmp_path_factory):
 def test_help_imports_nothing_heavy_and_exits_with_0():
     code = """
 import sys
-from ssd_annotated.cli import main
+from ssd_annotated.app.cli import main
 try:
     main(["--help"])
 except SystemExit as end:
@@ -145,12 +148,12 @@ def test_what_users_can_mend_is_a_message_and_exits_with_1(monkeypatch, tmp_path
         raise error
 
     monkeypatch.setattr("ssd_annotated.data.graffiti.export_voc", fail)
-    result = run("graffiti", tmp_path)
+    result = run("graffiti", "--out", tmp_path)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: {message}")
     assert "Traceback" not in result.output
     with pytest.raises(type(error)):
-        run("--traceback", "graffiti", tmp_path, catch_exceptions=False)
+        run("--traceback", "graffiti", "--out", tmp_path, catch_exceptions=False)
 
 
 def test_a_bug_stays_an_exception(monkeypatch, tmp_path):
@@ -159,7 +162,7 @@ def test_a_bug_stays_an_exception(monkeypatch, tmp_path):
 
     monkeypatch.setattr("ssd_annotated.data.graffiti.export_voc", fail)
     with pytest.raises(RuntimeError, match="mat1"):
-        run("graffiti", tmp_path, catch_exceptions=False)
+        run("graffiti", "--out", tmp_path, catch_exceptions=False)
 
 
 def test_ctrl_c_exits_with_130(monkeypatch, tmp_path):
@@ -167,7 +170,7 @@ def test_ctrl_c_exits_with_130(monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ssd_annotated.data.graffiti.export_voc", interrupt)
-    result = run("graffiti", tmp_path)
+    result = run("graffiti", "--out", tmp_path)
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "interrupted\n")
 
 
@@ -219,7 +222,7 @@ def test_graffiti_is_written_as_asked(monkeypatch, tmp_path):
     written = []
     monkeypatch.setattr(graffiti, "export_voc", lambda data, folder: written.append((data, folder)))
     options = ("--train", 3, "--test", 2, "--variant", "crowd", "--image-size", 64, "--seed", 5)
-    assert done("graffiti", tmp_path, *options) == ""
+    assert done("graffiti", "--out", tmp_path, *options) == ""
     assert [(data.split, len(data), folder) for data, folder in written] == [
         ("train", 3, tmp_path),
         ("test", 2, tmp_path),
@@ -229,13 +232,13 @@ def test_graffiti_is_written_as_asked(monkeypatch, tmp_path):
 
 
 def test_graffiti_does_not_overwrite(digits):
-    result = run("graffiti", digits)
+    result = run("graffiti", "--out", digits)
     assert result.exit_code == 1
     assert "train.txt exists" in result.stderr
 
 
 def test_graffiti_writes_nothing_if_a_number_cannot_be(tmp_path):
-    result = run("graffiti", tmp_path / "walls", "--test", 0)
+    result = run("graffiti", "--out", tmp_path / "walls", "--test", 0)
     assert result.exit_code == 2
     assert "length must be at least 1, not 0" in result.stderr
     assert not (tmp_path / "walls").exists()
@@ -252,7 +255,7 @@ def test_download_says_what_to_train_on(monkeypatch, options, sets):
     monkeypatch.setattr(
         "ssd_annotated.data.voc.download_voc", lambda folder, year, _: Path(folder, f"VOC{year}")
     )
-    lines = done("download", "data", *options).splitlines()
+    lines = done("download", "--out", "data", *options).splitlines()
     assert lines == [str(Path("data", f"VOC{year}")) + f":{name}" for year, name in sets]
 
 
@@ -386,7 +389,7 @@ def test_coco_annotations_stand_alone(digits, coco_file):
         (["evaluate", "tiny-graffiti", "here", "--gallery", "a"], "'a' does not end in .pdf or"),
         (["evaluate", "tiny-graffiti", "here", "--json", "a.txt"], "'a.txt' does not end in .json"),
         (["detect", "tiny-graffiti", "here", "--json", "a.txt"], "'a.txt' does not end in .json"),
-        (["export", "tiny-graffiti", "tiny.pt"], "'tiny.pt' does not end in .onnx"),
+        (["export", "tiny-graffiti", "--out", "tiny.pt"], "'tiny.pt' does not end in .onnx"),
     ],
 )
 def test_a_file_that_ends_otherwise_is_refused_before_all_else(arguments, message):
@@ -538,7 +541,10 @@ def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
         (["--model", "tiny", "--weights", "imagenet"], "imagenet is for --model ssd300"),
         (["--weights", "old.pt", "--model", "tiny"], "--model cannot be chosen"),
         (["--weights", "old.pt", "--smallest", 0.1], "--smallest cannot be chosen"),
-        (["--model", "tiny", "--image-size", 63], "at least 64 pixels, not 63"),
+        (
+            ["--model", "tiny", "--image-size", 63],
+            "image_size in pixels must be at least 64, not 63",
+        ),
         (["--model", "tiny", "--widths", *[0] * 6], "positive numbers of channels, not (0, 0,"),
         (["--weights", "none", "--smallest", 2], "rise from above 0, not from 2.0 to"),
         (["--steps", 0], "steps must be at least 1, not 0"),
@@ -751,7 +757,7 @@ def detected(monkeypatch):
         return detect_them
 
     for kind in ("images", "video"):
-        monkeypatch.setattr(predict, f"detect_{kind}", remember(kind))
+        monkeypatch.setattr(app_detect, f"detect_{kind}", remember(kind))
     return calls
 
 
@@ -815,7 +821,7 @@ def test_export_is_asked_of_the_package(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(export, "export_onnx", lambda *call: calls.append(call))
     file = str(tmp_path / "tiny.onnx")
-    result = run("export", "tiny-graffiti", file)
+    result = run("export", "tiny-graffiti", "--out", file)
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"wrote {file}\n")
     ((model, path),) = calls
     assert model.spec.architecture == "tiny_ssd"
@@ -827,7 +833,7 @@ def test_freed_memory_is_kept():
     code = """
 import resource, sys
 import numpy as np
-from ssd_annotated.arguments import keep_freed_memory
+from ssd_annotated.app.arguments import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 for _ in range(2):  # the second round is counted

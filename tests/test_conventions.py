@@ -21,12 +21,12 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import box_iou
 
-from ssd_annotated.conventions import CONVENTIONS
 from ssd_annotated.loss import MultiBoxLoss
 from ssd_annotated.matching import match_priors
 from ssd_annotated.model import Recipe
 from ssd_annotated.nms import postprocess
 from ssd_annotated.priors import PRESETS
+from ssd_annotated.published.conventions import CONVENTIONS
 from ssd_annotated.transforms import prepare
 
 CAFFES = ("paper", "caffe-voc", "caffe-coco", "caffe-voc-512", "caffe-coco-512")

@@ -26,33 +26,26 @@ from voc_files import write_two
 
 import ssd_annotated
 from ssd_annotated import (
-    augment,
     boxes,
-    coco,
+    checkpoint,
     coding,
-    conventions,
-    distributed,
-    draw,
-    evaluate,
-    figures,
+    detection,
     loss,
     matching,
-    media,
-    mistakes,
     model,
     nms,
-    plot,
-    predict,
     priors,
-    run,
-    show,
-    train,
     transforms,
     vgg,
-    warp,
-    weights,
 )
-from ssd_annotated.data import VOCFolder, graffiti, survey
+from ssd_annotated.app import detect as app_detect
+from ssd_annotated.app import draw, figures, media, writers
+from ssd_annotated.data import augment, graffiti, survey, warp
+from ssd_annotated.data import voc as voc_data
+from ssd_annotated.evaluation import coco, mistakes, voc
+from ssd_annotated.notebook import plot, show
+from ssd_annotated.published import conventions, weights
+from ssd_annotated.training import batches, distributed, run, settings, train, validation
 
 # --- What the functions are given: all of it lies on the CPU --------------------------------------
 
@@ -65,7 +58,7 @@ TARGETS = [TARGET, {"boxes": BOXES[:0], "labels": torch.zeros(0, dtype=torch.int
 FOUND = nms.Detections(BOXES[1:5], torch.linspace(0.9, 0.6, 4), torch.tensor([1, 2, 1, 2]))
 NOTHING = nms.Detections(*(field[:0] for field in FOUND))
 JUDGED = ([FOUND, NOTHING], TARGETS, len(NAMES))
-MEASURED = evaluate.evaluate(*JUDGED)
+MEASURED = voc.evaluate(*JUDGED)
 CURVE = MEASURED.curves[1]
 MISTAKES = mistakes.find_mistakes(*JUDGED)
 # So many candidates that torchvision goes class by class: its way for few makes a tensor itself.
@@ -117,7 +110,7 @@ def axes():
 
 
 def voc_folder():
-    return VOCFolder([(write_two(Path("voc")), "train")])
+    return voc_data.VOCFolder([(write_two(Path("voc")), "train")])
 
 
 def zeros_like(tensor):
@@ -125,7 +118,7 @@ def zeros_like(tensor):
     return torch.zeros(1, device="cpu").expand(tensor.shape)
 
 
-def checkpoint(layers, scale):
+def published(layers, scale):
     """The state of an SSD300 under others' names."""
     theirs, state = dict(zip(weights._OURS, layers)), {}
     for name, tensor in SSD300.items():
@@ -134,8 +127,8 @@ def checkpoint(layers, scale):
     return state
 
 
-def trainer(**settings):
-    return train.Trainer(copy.deepcopy(MODEL), DATA, train.Settings(2, 2, **settings))
+def trainer(**changes):
+    return train.Trainer(copy.deepcopy(MODEL), DATA, settings.Settings(2, 2, **changes))
 
 
 def after_steps(trainer, steps=1):
@@ -160,24 +153,24 @@ def train_copy(**settings):
 
 
 def run_and_go_on():
-    network, settings = copy.deepcopy(MODEL), train.Settings(1, 2)
+    network, numbers = copy.deepcopy(MODEL), settings.Settings(1, 2)
     for resume in (False, True):
         options = {"validation": DATA, "resume": resume, "progress": False}
-        run.run(network, DATA, "run", settings, **options)
+        run.run(network, DATA, "run", numbers, **options)
     return network
 
 
 def saved(dtype=None):
-    model.save_model(MODEL, "model.pt", dtype)
+    checkpoint.save_model(MODEL, "model.pt", dtype)
     return "model.pt"
 
 
 def detect_in_files(function, source, drawings, document):
     """Detect in a file, the unsure too, which are many; draw and write down what is found."""
     if source.endswith(".mp4"):
-        write(media.annotated_video(Path(source), None, NAMES), FRAME)
+        write(writers.annotated_video(Path(source), None, NAMES), FRAME)
     else:
-        media.write_image(PHOTO, Path(source))
+        writers.write_image(PHOTO, Path(source))
     outputs = {"drawings": drawings, "document": document, "progress": False}
     function(MODEL, source, score_threshold=0.01, **outputs)
 
@@ -192,10 +185,10 @@ def write(output, item):
 
 #: By the name of the function, and a word on which call it is where there are several.
 CALLS = {
-    "augment.sample": lambda: augment.sample(
+    "data.augment.sample": lambda: augment.sample(
         rng(), augment.Augmentation(), (40, 30), BOXES[:3], image_size=64
     ),
-    "augment.Augmented.__getitem__": lambda: augment.Augmented(
+    "data.augment.Augmented.__getitem__": lambda: augment.Augmented(
         DATA, augment.Augmentation(), image_size=64
     )[0, 3],
     "boxes.xyxy_to_cxcywh": lambda: boxes.xyxy_to_cxcywh(BOXES),
@@ -203,11 +196,13 @@ CALLS = {
     "boxes.area": lambda: boxes.area(BOXES),
     "boxes.pairwise_iou": lambda: boxes.pairwise_iou(BOXES, BOXES),
     "boxes.check_boxes": lambda: boxes.check_boxes(BOXES),
-    "coco.evaluate_coco": lambda: coco.evaluate_coco([FOUND, NOTHING], TARGETS, [(30, 40)] * 2),
+    "evaluation.coco.evaluate_coco": lambda: coco.evaluate_coco(
+        [FOUND, NOTHING], TARGETS, [(30, 40)] * 2
+    ),
     "coding.check_predictions": lambda: coding.check_predictions(*PREDICTIONS, len(PRIORS)),
     "coding.encode": lambda: coding.encode(BOXES, PRIORS),
     "coding.decode": lambda: coding.decode(BOXES, PRIORS),
-    "conventions.Convention.make_loss": lambda: [
+    "published.conventions.Convention.make_loss": lambda: [
         convention.make_loss(PRIORS) for convention in conventions.CONVENTIONS.values()
     ],
     "data.folder.AnnotatedFolder.__getitem__": lambda: voc_folder()[0],
@@ -231,30 +226,33 @@ CALLS = {
     "data.survey.count_lines": lambda: survey.count_lines(SURVEY),
     "data.survey.quantile_lines": lambda: survey.quantile_lines(SURVEY),
     "data.survey.class_lines": lambda: survey.class_lines(SURVEY),
-    "distributed.wrap": lambda: distributed.wrap(MODEL),
-    "distributed.total": lambda: distributed.total(BOXES),
-    "distributed.global_share": lambda: distributed.global_share(
+    "training.distributed.wrap": lambda: distributed.wrap(MODEL),
+    "training.distributed.total": lambda: distributed.total(BOXES),
+    "training.distributed.global_share": lambda: distributed.global_share(
         LOSSES[0](PREDICTIONS, TARGETS), "positives"
     ),
-    "draw.draw_detections": lambda: draw.draw_detections(PHOTO, FOUND, NAMES),
-    "draw.to_pixels": lambda: draw.to_pixels(FOUND, 40, 30),
-    "evaluate.evaluate": lambda: evaluate.evaluate(*JUDGED),
-    "evaluate.evaluate nothing": lambda: evaluate.evaluate([], [], num_classes=2),
-    "evaluate.average_precision": lambda: evaluate.average_precision(CURVE.recall, CURVE.precision),
-    "evaluate.average_precision 11point": lambda: evaluate.average_precision(
+    "app.draw.draw_detections": lambda: draw.draw_detections(PHOTO, FOUND, NAMES),
+    "app.draw.to_pixels": lambda: draw.to_pixels(FOUND, 40, 30),
+    "evaluation.voc.check_evaluated": lambda: voc.check_evaluated(*JUDGED, 0.5),
+    "evaluation.voc.evaluate": lambda: voc.evaluate(*JUDGED),
+    "evaluation.voc.evaluate nothing": lambda: voc.evaluate([], [], num_classes=2),
+    "evaluation.voc.average_precision": lambda: voc.average_precision(
+        CURVE.recall, CURVE.precision
+    ),
+    "evaluation.voc.average_precision 11point": lambda: voc.average_precision(
         CURVE.recall, CURVE.precision, method="11point"
     ),
-    "evaluate.class_agnostic": lambda: evaluate.class_agnostic([FOUND], [TARGET]),
-    "evaluate.judge": lambda: evaluate.judge(FOUND, TARGET, 0.5),
-    "evaluate.judge nothing": lambda: evaluate.judge(FOUND, TARGETS[1], 0.5),
-    "evaluate.largest": lambda: evaluate.largest(BOXES),
-    "evaluate.best_first": lambda: evaluate.best_first(FOUND),
-    "evaluate.is_difficult": lambda: [evaluate.is_difficult(target) for target in TARGETS],
-    "evaluate.best_f1": lambda: evaluate.best_f1(CURVE),
-    "evaluate.evaluation_table": lambda: evaluate.evaluation_table(MEASURED, NAMES),
-    "figures.draw_survey": lambda: figures.draw_survey(SURVEY, PRIORS, "figure.png"),
-    "figures.draw_curves": lambda: figures.draw_curves(MEASURED, NAMES, "figure.png"),
-    "figures.draw_gallery": lambda: figures.draw_gallery(MISTAKES, DATA, "figure.png", most=1),
+    "evaluation.voc.class_agnostic": lambda: voc.class_agnostic([FOUND], [TARGET]),
+    "evaluation.voc.judge": lambda: voc.judge(FOUND, TARGET, 0.5),
+    "evaluation.voc.judge nothing": lambda: voc.judge(FOUND, TARGETS[1], 0.5),
+    "evaluation.voc.largest": lambda: voc.largest(BOXES),
+    "evaluation.voc.best_first": lambda: voc.best_first(FOUND),
+    "evaluation.voc.is_difficult": lambda: [voc.is_difficult(target) for target in TARGETS],
+    "evaluation.voc.best_f1": lambda: voc.best_f1(CURVE),
+    "evaluation.voc.evaluation_table": lambda: voc.evaluation_table(MEASURED, NAMES),
+    "app.figures.draw_survey": lambda: figures.draw_survey(SURVEY, PRIORS, "figure.png"),
+    "app.figures.draw_curves": lambda: figures.draw_curves(MEASURED, NAMES, "figure.png"),
+    "app.figures.draw_gallery": lambda: figures.draw_gallery(MISTAKES, DATA, "figure.png", most=1),
     **{
         f"loss.MultiBoxLoss.forward {k}": lambda each=each: each(PREDICTIONS, TARGETS)
         for k, each in enumerate(LOSSES)
@@ -267,68 +265,86 @@ CALLS = {
     "matching.match_priors": lambda: matching.match_priors(PRIORS, BOXES[:3]),
     "matching.bipartite_match": lambda: matching.bipartite_match(BOXES[:3]),
     "matching.match_batch": lambda: matching.match_batch(PRIORS, [BOXES[:3], BOXES[:0]]),
-    "media.found_plainly": lambda: media.found_plainly(PHOTO, FOUND, NAMES),
-    "media.json_document": lambda: write(media.json_document(Path("a.json"), {}, NAMES), FILE),
-    "media.json_lines": lambda: write(media.json_lines(Path("a.jsonl"), NAMES), FRAME),
-    "media.annotated_images": lambda: write(media.annotated_images(Path("out"), NAMES), FILE),
-    "media.annotated_video": lambda: write(
-        media.annotated_video(Path("a.mp4"), None, NAMES), FRAME
+    "app.writers.found_plainly": lambda: writers.found_plainly(PHOTO, FOUND, NAMES),
+    "app.writers.json_document": lambda: write(
+        writers.json_document(Path("a.json"), {}, NAMES), FILE
     ),
-    "mistakes.find_mistakes": lambda: mistakes.find_mistakes(*JUDGED),
+    "app.writers.json_lines": lambda: write(writers.json_lines(Path("a.jsonl"), NAMES), FRAME),
+    "app.writers.annotated_images": lambda: write(
+        writers.annotated_images(Path("out"), NAMES), FILE
+    ),
+    "app.writers.annotated_video": lambda: write(
+        writers.annotated_video(Path("a.mp4"), None, NAMES), FRAME
+    ),
+    "evaluation.mistakes.find_mistakes": lambda: mistakes.find_mistakes(*JUDGED),
     "model.SSD.forward": lambda: MODEL(IMAGES),
     "model.TinyTrunk.forward": lambda: MODEL.trunk(IMAGES),
     "model.channels_to_rows": lambda: model.channels_to_rows([IMAGES], 3),
-    "model.uncompiled": lambda: model.uncompiled(MODEL),
-    "model.save_model": saved,
-    "model.save_model in half precision": lambda: saved(torch.float16),
-    "model.describe": lambda: model.describe(MODEL),
-    "model.write_whole": lambda: model.write_whole({"boxes": BOXES}, "boxes.pt"),
-    "model.read_plain": lambda: model.read_plain(saved()),
-    "model.load_model": lambda: model.load_model(saved()),
-    "model.pretrained": model.pretrained,
+    "checkpoint.uncompiled": lambda: checkpoint.uncompiled(MODEL),
+    "checkpoint.save_model": saved,
+    "checkpoint.save_model in half precision": lambda: saved(torch.float16),
+    "checkpoint.describe": lambda: checkpoint.describe(MODEL),
+    "checkpoint.write_whole": lambda: checkpoint.write_whole({"boxes": BOXES}, "boxes.pt"),
+    "checkpoint.read_plain": lambda: checkpoint.read_plain(saved()),
+    "checkpoint.load_model": lambda: checkpoint.load_model(saved()),
+    "checkpoint.pretrained": checkpoint.pretrained,
     "nms.postprocess": lambda: nms.postprocess(PREDICTIONS, PRIORS),
     "nms.postprocess of all": lambda: nms.postprocess(
         PREDICTIONS, PRIORS, 0.0, top_k=None, max_detections=None, max_log_size=4.0, clip=True
     ),
-    "plot.draw_boxes": lambda: plot.draw_boxes(
+    "notebook.plot.draw_boxes": lambda: plot.draw_boxes(
         axes(), FOUND.boxes, "detection", FOUND.labels, FOUND.scores
     ),
-    "plot.draw_targets": lambda: plot.draw_targets(axes(), TARGET, NAMES),
-    "plot.draw_detections": lambda: plot.draw_detections(axes(), FOUND, NAMES),
-    "plot.draw_priors": lambda: plot.draw_priors(axes(), PRIORS, "negative"),
-    "plot.draw_priors centres": lambda: plot.draw_priors(axes(), PRIORS, "negative", centres=True),
-    "plot.draw_links": lambda: plot.draw_links(axes(), BOXES[:2], BOXES[2:4], "positive"),
-    "plot.plot_heatmap": lambda: plot.plot_heatmap(axes(), BOXES[:2], "ab", "cdef"),
-    "plot.plot_precision_recall": lambda: plot.plot_precision_recall(axes(), CURVE),
-    "plot.plot_histogram": lambda: plot.plot_histogram(axes(), BOXES[:, 0]),
-    "plot.plot_landscape": lambda: plot.plot_landscape(
+    "notebook.plot.draw_targets": lambda: plot.draw_targets(axes(), TARGET, NAMES),
+    "notebook.plot.draw_detections": lambda: plot.draw_detections(axes(), FOUND, NAMES),
+    "notebook.plot.draw_priors": lambda: plot.draw_priors(axes(), PRIORS, "negative"),
+    "notebook.plot.draw_priors centres": lambda: plot.draw_priors(
+        axes(), PRIORS, "negative", centres=True
+    ),
+    "notebook.plot.draw_links": lambda: plot.draw_links(axes(), BOXES[:2], BOXES[2:4], "positive"),
+    "notebook.plot.plot_heatmap": lambda: plot.plot_heatmap(axes(), BOXES[:2], "ab", "cdef"),
+    "notebook.plot.plot_precision_recall": lambda: plot.plot_precision_recall(axes(), CURVE),
+    "notebook.plot.plot_histogram": lambda: plot.plot_histogram(axes(), BOXES[:, 0]),
+    "notebook.plot.plot_landscape": lambda: plot.plot_landscape(
         axes(), *PRIORS[:, :2].sort(dim=0).values[:4].T, BOXES[:4], "IoU"
     ),
-    "plot.plot_shapes": lambda: plot.plot_shapes(axes(), SURVEY.shapes, PRIORS),
-    "plot.draw_mistake": lambda: [plot.draw_mistake(axes(), PHOTO, each) for each in MISTAKES],
-    "predict.detect": lambda: predict.detect(MODEL, [PHOTO] * 3, batch_size=2),
-    "predict.detect_stream": lambda: list(predict.detect_stream(MODEL, [PHOTO] * 3)),
-    "predict.detect_images": lambda: detect_in_files(
-        predict.detect_images, "photo.png", "drawings", "found.json"
+    "notebook.plot.plot_shapes": lambda: plot.plot_shapes(axes(), SURVEY.shapes, PRIORS),
+    "notebook.plot.draw_mistake": lambda: [
+        plot.draw_mistake(axes(), PHOTO, each) for each in MISTAKES
+    ],
+    "detection.detect": lambda: detection.detect(MODEL, [PHOTO] * 3, batch_size=2),
+    "detection.detect_stream": lambda: list(detection.detect_stream(MODEL, [PHOTO] * 3)),
+    "app.detect.detect_images": lambda: detect_in_files(
+        app_detect.detect_images, "photo.png", "drawings", "found.json"
     ),
-    "predict.detect_video": lambda: detect_in_files(
-        predict.detect_video, "film.mp4", "drawings.mp4", "found.jsonl"
+    "app.detect.detect_video": lambda: detect_in_files(
+        app_detect.detect_video, "film.mp4", "drawings.mp4", "found.jsonl"
     ),
-    "run.run": run_and_go_on,
-    "run.detect_all": lambda: run.detect_all(MODEL, DATA),
-    "run.validate": lambda: run.validate(MODEL, DATA),
-    "show.shape_table": lambda: show.shape_table(MODEL, IMAGES),
-    "show.markdown_table": lambda: show.markdown_table([[BOXES[0], 1]], ("box", "number")),
-    "show.check": lambda: show.check(BOXES[0], lambda: BOXES[0].tolist()),
-    "train.train": lambda: train_copy(steps=1, batch_size=2, optimizer="sgd", progress=False),
-    "train.Trainer.step": lambda: after_steps(trainer(), steps=2),
-    "train.Trainer.step frozen": lambda: after_steps(trainer(freeze_batch_norm=True)),
-    "train.Trainer.step bfloat16": lambda: after_steps(trainer(precision="bfloat16", clip_norm=1)),
-    "train.Trainer.step float16": lambda: after_steps(trainer(precision="float16", clip_norm=1)),
-    "train.Trainer.state": lambda: trainer().state(),
-    "train.Trainer.restore": lambda: after_steps(restored(precision="float16")),
-    "train.make_optimizer": lambda: train.make_optimizer(MODEL, train.Settings()).state_dict(),
-    "train.make_loader": lambda: list(train.make_loader(DATA, MODEL, train.Settings(2, 2), 0)),
+    "training.run.run": run_and_go_on,
+    "training.validation.detect_all": lambda: validation.detect_all(MODEL, DATA),
+    "training.validation.validate": lambda: validation.validate(MODEL, DATA),
+    "notebook.show.shape_table": lambda: show.shape_table(MODEL, IMAGES),
+    "notebook.show.markdown_table": lambda: show.markdown_table([[BOXES[0], 1]], ("box", "number")),
+    "notebook.show.check": lambda: show.check(BOXES[0], lambda: BOXES[0].tolist()),
+    "training.train.train": lambda: train_copy(
+        steps=1, batch_size=2, optimizer="sgd", progress=False
+    ),
+    "training.train.Trainer.step": lambda: after_steps(trainer(), steps=2),
+    "training.train.Trainer.step frozen": lambda: after_steps(trainer(freeze_batch_norm=True)),
+    "training.train.Trainer.step bfloat16": lambda: after_steps(
+        trainer(precision="bfloat16", clip_norm=1)
+    ),
+    "training.train.Trainer.step float16": lambda: after_steps(
+        trainer(precision="float16", clip_norm=1)
+    ),
+    "training.train.Trainer.state": lambda: trainer().state(),
+    "training.train.Trainer.restore": lambda: after_steps(restored(precision="float16")),
+    "training.settings.make_optimizer": lambda: settings.make_optimizer(
+        MODEL, settings.Settings()
+    ).state_dict(),
+    "training.batches.make_loader": lambda: list(
+        batches.make_loader(DATA, MODEL, settings.Settings(2, 2), 0)
+    ),
     "transforms.prepare": lambda: transforms.prepare(PHOTO, RECIPE),
     "transforms.collate": lambda: transforms.collate([DATA[0], DATA[1]], RECIPE),
     "vgg.L2Norm.forward": lambda: L2NORM(IMAGES),
@@ -337,9 +353,9 @@ CALLS = {
     "vgg.fc_to_conv": lambda: vgg.fc_to_conv(BOXES, channels=1),
     "vgg.decimate": lambda: vgg.decimate(BOXES, (3, 2)),
     "vgg.reduce_vgg16": lambda: vgg.reduce_vgg16({k: zeros_like(v) for k, v in VGG16.items()}),
-    "warp.apply": lambda: warp.apply(PHOTO, TARGET, PLAN),
-    "warp.move": lambda: warp.move(TARGET, PLAN.geometry),
-    "warp.check_fractions": lambda: warp.check_fractions(BOXES),
+    "data.warp.apply": lambda: warp.apply(PHOTO, TARGET, PLAN),
+    "data.warp.move": lambda: warp.move(TARGET, PLAN.geometry),
+    "data.warp.check_fractions": lambda: warp.check_fractions(BOXES),
 }
 
 #: What makes a network, or priors, of nothing makes them where torch would: on its default device.
@@ -352,28 +368,30 @@ FACTORIES = {
     "model.extra_block": lambda: model.extra_block(4, 2, 4, kernel=3, stride=2, padding=1),
     "priors.make_priors": lambda: priors.make_priors(SPEC.priors),
     "vgg.vgg16_features": vgg.vgg16_features,
-    "weights.load_torchvision_ssd300": lambda: weights.load_torchvision_ssd300(
-        checkpoint(weights._TORCHVISION, "backbone.scale_weight")
+    "published.weights.load_torchvision_ssd300": lambda: weights.load_torchvision_ssd300(
+        published(weights._TORCHVISION, "backbone.scale_weight")
     ),
-    "weights.load_ssd_pytorch": lambda: weights.load_ssd_pytorch(
-        checkpoint(weights._SSD_PYTORCH, "L2Norm.weight")
+    "published.weights.load_ssd_pytorch": lambda: weights.load_ssd_pytorch(
+        published(weights._SSD_PYTORCH, "L2Norm.weight")
     ),
-    "weights.load_sgrvinod": lambda: weights.load_sgrvinod(
-        checkpoint(weights._SGRVINOD, "rescale_factors")
+    "published.weights.load_sgrvinod": lambda: weights.load_sgrvinod(
+        published(weights._SGRVINOD, "rescale_factors")
     ),
 }
 
 #: Functions, or all of a module's, that are not called, and why.
 NOT_CALLED = {
-    "arguments": "strings come in, and what is done with them is done by functions above",
-    "cli": "the same",
+    "app.arguments": "strings come in, and what is done with them is done by functions above",
+    "app.cli": "the same",
+    "app.detect.Job.recipe_for": "strings and numbers",
+    "checks": "numbers and names",
     "data.coco": "from JSON to NumPy; `AnnotatedFolder` makes the tensors",
-    "export": "takes seconds, with a copy that it moves to the CPU",
+    "app.export": "takes seconds, with a copy that it moves to the CPU",
     "model.evaluating": "sets modes; `detect` enters it",
-    "model.plain": "from NumPy's numbers to Python's",
-    "plot.legend_of_kinds": "strings and numbers",
-    "predict.changed": "strings and numbers",
-    "predict.describe": "strings and numbers",
+    "checkpoint.plain": "from NumPy's numbers to Python's",
+    "notebook.plot.legend_of_kinds": "strings and numbers",
+    "detection.changed": "strings and numbers",
+    "app.writers.describe": "strings and numbers",
     "vgg.load_imagenet": "downloads half a gigabyte; `reduce_vgg16` does its arithmetic",
 }
 
@@ -399,7 +417,7 @@ class Loader(DataLoader):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_no_tensor_comes_from_elsewhere(name, tmp_path, monkeypatch):
-    for module in (run, train):
+    for module in (batches, validation):
         monkeypatch.setattr(module, "DataLoader", Loader)
     with chdir(tmp_path), torch.device("meta"):
         result = CALLS[name]()
@@ -416,7 +434,7 @@ def test_answers_are_right_wherever_tensors_are_made(capsys):
     assert capsys.readouterr().out == "Right.\n"
 
 
-SHOWING = ("coco.", "evaluate.", "mistakes.", "plot.", "show.", "warp.")
+SHOWING = ("evaluation.", "notebook.", "data.warp.")
 
 
 @pytest.mark.parametrize("name", [name for name in CALLS if name.startswith(SHOWING)])

@@ -10,12 +10,15 @@ from children import together
 from squares import Squares, Trap, small
 from test_run import OneWhite, augmented, go, records, same, stumble_over_white
 
-from ssd_annotated import distributed
-from ssd_annotated.distributed import launched
+from ssd_annotated.checkpoint import read_plain
 from ssd_annotated.loss import LossParts, MultiBoxLoss
-from ssd_annotated.model import read_plain, ssd300_vgg16
-from ssd_annotated.run import Outcome, detect_all
-from ssd_annotated.train import Settings, Trainer
+from ssd_annotated.model import ssd300_vgg16
+from ssd_annotated.training import distributed
+from ssd_annotated.training.distributed import launched
+from ssd_annotated.training.run import Outcome
+from ssd_annotated.training.settings import Settings
+from ssd_annotated.training.train import Trainer
+from ssd_annotated.training.validation import detect_all
 
 # One step down the plain gradient, with all norms frozen: without them there is no mean over
 # images, so that two processes can be equal to one.

@@ -8,8 +8,8 @@ import pytest
 import torch
 from refusals import refuses
 
-from ssd_annotated import draw
-from ssd_annotated.draw import class_colour, draw_detections, ink, to_pixels
+from ssd_annotated.app import draw
+from ssd_annotated.app.draw import class_colour, draw_detections, ink, to_pixels
 from ssd_annotated.nms import Detections
 
 NAMES = ("background", "dog", "cat", "a name of some length", "Fußgänger")

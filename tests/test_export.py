@@ -14,12 +14,13 @@ import pytest
 import torch
 from refusals import refuses, unchecked
 
-from ssd_annotated import export
+from ssd_annotated.app import export
+from ssd_annotated.app.export import export_onnx
+from ssd_annotated.checkpoint import pretrained
 from ssd_annotated.coding import decode
 from ssd_annotated.data.graffiti import GraffitiDigits
-from ssd_annotated.export import export_onnx
-from ssd_annotated.model import pretrained, ssd300_vgg16
-from ssd_annotated.predict import detect
+from ssd_annotated.detection import detect
+from ssd_annotated.model import ssd300_vgg16
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")

@@ -11,19 +11,14 @@ import torch
 from PIL import Image
 from refusals import refuses
 
-from ssd_annotated import media
-from ssd_annotated.media import (
-    Frame,
-    Images,
-    Photograph,
-    Video,
+from ssd_annotated.app import media
+from ssd_annotated.app.media import Frame, Images, Photograph, Video, is_video, read_image
+from ssd_annotated.app.writers import (
     annotated_images,
     annotated_video,
     check_target,
-    is_video,
     json_document,
     json_lines,
-    read_image,
     write_image,
 )
 from ssd_annotated.nms import Detections

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from worlds import EMPTY, NOTHING, found, place, truth, worlds
 
 from ssd_annotated.boxes import pairwise_iou
-from ssd_annotated.evaluate import evaluate
-from ssd_annotated.mistakes import KINDS, Mistake, find_mistakes, mistakes_table
+from ssd_annotated.evaluation.mistakes import KINDS, Mistake, find_mistakes, mistakes_table
+from ssd_annotated.evaluation.voc import evaluate
 
 
 def squares(*corners):

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import conv2d
 from torchvision.models.detection.ssd import SSDClassificationHead, SSDRegressionHead
 
+from ssd_annotated.checkpoint import load_model, pretrained, save_model
 from ssd_annotated.data.graffiti import CLASS_NAMES, GraffitiDigits
 from ssd_annotated.model import (
     SSD,
@@ -21,15 +22,12 @@ from ssd_annotated.model import (
     channels_to_rows,
     down_block,
     extra_block,
-    load_model,
-    pretrained,
-    save_model,
     ssd300_vgg16,
     ssd512_vgg16,
     tiny_ssd,
 )
 from ssd_annotated.priors import PRESETS, PriorSpec, make_priors, rescale_priors, tiny_priors
-from ssd_annotated.train import train
+from ssd_annotated.training.train import train
 
 # Layers this small are one thread's work; more threads only wait for each other.
 torch.set_num_threads(1)
@@ -422,7 +420,7 @@ def test_images_of_another_size_are_refused(size, message):
     ("options", "message"),
     [
         ({"num_classes": 1}, "num_classes counts background too: at least 2, not 1"),
-        ({"image_size": 63}, "image_size must be at least 64 pixels, not 63"),
+        ({"image_size": 63}, "image_size in pixels must be at least 64, not 63"),
         ({"class_names": ("background", "cat")}, "2 class names for 4 classes"),
         ({"widths": (4, 4, 4)}, r"widths must be six positive numbers .* not \(4, 4, 4\)"),
     ],
@@ -571,12 +569,12 @@ def test_ssd300_refuses_images_of_another_size():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 0}, "image_size must be at least 1 pixel, not 0"),
-        ({"mean": (0.5,)}, r"mean must be 3 numbers, not \(0.5,\)"),
-        ({"std": (1.0, 1.0)}, r"std must be 3 numbers, not \(1.0, 1.0\)"),
-        ({"std": (1.0, 0.0, 1.0)}, r"std must be positive, not \(1.0, 0.0, 1.0\)"),
-        ({"variances": (0.1, -0.2)}, r"variances must be positive, not \(0.1, -0.2\)"),
-        ({"variances": (0.1,)}, r"variances must be 2 numbers, not \(0.1,\)"),
+        ({"image_size": 0}, "image_size in pixels must be at least 1, not 0"),
+        ({"mean": (0.5,)}, r"mean must be 3 values, not 1: \(0.5,\)"),
+        ({"std": (1.0, 1.0)}, r"std must be 3 values, not 2: \(1.0, 1.0\)"),
+        ({"std": (1.0, 0.0, 1.0)}, r"std must be positive and finite, not 0.0"),
+        ({"variances": (0.1, -0.2)}, r"variances must be positive and finite, not -0.2"),
+        ({"variances": (0.1,)}, r"variances must be 2 values, not 1: \(0.1,\)"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(options, message):

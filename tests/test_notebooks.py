@@ -4,13 +4,14 @@ import base64
 import copy
 import io
 
+import editions
 import hygiene
 import nbformat
 import notebooks
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-CHAPTERS = sorted(notebooks.BOOK.glob("*.ipynb"))
+CHAPTERS = sorted(editions.BOOK.glob("*.ipynb"))
 PNG = base64.b64encode(b"a very small picture").decode()
 TEXT = """\
 ---
@@ -47,19 +48,19 @@ draw()
 @pytest.fixture
 def good():
     """A notebook that satisfies every rule, made from TEXT as if it had been run."""
-    notebook = notebooks.read_twin(TEXT)
-    first, second = notebooks.code_cells(notebook)
+    notebook = editions.read_twin(TEXT)
+    first, second = editions.code_cells(notebook)
     first.outputs = [new_output("display_data", {"image/png": PNG, "text/plain": "<Figure>"})]
     second.outputs = [new_output("execute_result", {"text/plain": "2"}, execution_count=2)]
     for number, cell in enumerate((first, second), start=1):
         cell.execution_count = number
-        cell.metadata["source_hash"] = notebooks.source_hash(cell.source)
-    return notebooks.normalise(notebook)
+        cell.metadata["source_hash"] = editions.source_hash(cell.source)
+    return editions.normalise(notebook)
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_chapter_is_fit_to_be_stored(path):
-    found = hygiene.problems(notebooks.read_notebook(path), path.parent / f"text/{path.stem}.md")
+    found = hygiene.problems(editions.read_notebook(path), path.parent / f"text/{path.stem}.md")
     assert not found, "\n".join(found)
 
 
@@ -73,20 +74,20 @@ def test_syncing_a_chapter_changes_no_byte(path, tmp_path):
     text = (path.parent / f"text/{path.stem}.md").read_text(encoding="utf-8")
     copied = tmp_path / path.name
     copied.write_bytes(path.read_bytes())
-    stored = notebooks.read_notebook(path)
-    assert not notebooks.write_notebook(notebooks.synced(text, stored), copied)
+    stored = editions.read_notebook(path)
+    assert not editions.write_notebook(notebooks.synced(text, stored), copied)
 
 
 def test_every_notebook_has_its_text():
     assert CHAPTERS
-    assert {p.stem for p in CHAPTERS} == {p.stem for p in notebooks.twins()}
+    assert {p.stem for p in CHAPTERS} == {p.stem for p in editions.twins()}
 
 
 def test_figure_names_are_unique_in_the_book():
     names = [
         cell.metadata["mystnb"]["figure"]["name"]
         for path in CHAPTERS
-        for cell in notebooks.code_cells(notebooks.read_notebook(path))
+        for cell in editions.code_cells(editions.read_notebook(path))
         if "figure" in cell.metadata.get("mystnb", {})
     ]
     assert len(names) == len(set(names))
@@ -169,7 +170,7 @@ BREAKS = {
 
 @pytest.mark.parametrize(("rule", "damage"), BREAKS.values(), ids=BREAKS.keys())
 def test_rule_finds_the_damage(good, rule, damage):
-    damage(*notebooks.code_cells(good))
+    damage(*editions.code_cells(good))
     assert rule in complaints(good)
 
 
@@ -178,7 +179,7 @@ def test_every_rule_has_a_damage_that_it_finds():
 
 
 def test_declared_error_is_allowed(good):
-    cell = notebooks.code_cells(good)[1]
+    cell = editions.code_cells(good)[1]
     cell.metadata.tags = ["raises-exception"]
     cell.outputs = [error()]
     assert complaints(good) == set()
@@ -186,7 +187,7 @@ def test_declared_error_is_allowed(good):
 
 @pytest.mark.parametrize("text", ["ratio 3/4", "see https://a.org/tmp/x", "0x4 grid", "a/opt/b"])
 def test_harmless_output_is_allowed(good, text):
-    notebooks.code_cells(good)[1].outputs = [stream(text)]
+    editions.code_cells(good)[1].outputs = [stream(text)]
     assert complaints(good) == set()
 
 
@@ -211,16 +212,16 @@ def test_edited_text_is_out_of_step(good, edit):
 
 def test_sync_keeps_outputs_of_unchanged_cells_only(good):
     notebook = notebooks.synced(TEXT.replace("1 + 1", "1 + 2"), good)
-    first, second = notebooks.code_cells(notebook)
-    assert first.outputs == notebooks.code_cells(good)[0].outputs
+    first, second = editions.code_cells(notebook)
+    assert first.outputs == editions.code_cells(good)[0].outputs
     assert (second.outputs, second.execution_count) == ([], None)
     assert "is_executed" in complaints(notebook)
 
 
 def test_sync_trusts_no_output_whose_hash_is_wrong(good):
     damaged = copy.deepcopy(good)
-    notebooks.code_cells(damaged)[1].metadata.source_hash = "0" * 64
-    assert notebooks.code_cells(notebooks.synced(TEXT, damaged))[1].outputs == []
+    editions.code_cells(damaged)[1].metadata.source_hash = "0" * 64
+    assert editions.code_cells(notebooks.synced(TEXT, damaged))[1].outputs == []
 
 
 def test_sync_of_unchanged_text_is_the_identity(good):
@@ -228,15 +229,15 @@ def test_sync_of_unchanged_text_is_the_identity(good):
 
 
 def test_text_keeps_its_metadata_and_the_notebook_no_trace_of_a_machine(good):
-    first = notebooks.code_cells(good)[0]
+    first = editions.code_cells(good)[0]
     assert first.metadata.mystnb.image.alt == "A line."
-    assert good.metadata == notebooks.NOTEBOOK_METADATA
+    assert good.metadata == editions.NOTEBOOK_METADATA
 
 
 def test_ids_are_unique_and_follow_the_content():
     cells = [new_code_cell("a"), new_code_cell("a"), new_markdown_cell("a")]
-    first = notebooks.normalise(new_notebook(cells=cells))
-    again = notebooks.normalise(new_notebook(cells=[new_code_cell("b"), *cells]))
+    first = editions.normalise(new_notebook(cells=cells))
+    again = editions.normalise(new_notebook(cells=[new_code_cell("b"), *cells]))
     ids = [cell.id for cell in first.cells]
     assert len(set(ids)) == 3
     assert [cell.id for cell in again.cells[1:]] == ids
@@ -246,9 +247,9 @@ def test_progress_bars_are_dropped_and_warnings_are_kept():
     bar = stream("\r 50%|#####     | 5/10 [00:01<00:01, 4.2it/s]\n", "stderr")
     warning = stream("UserWarning: look out\n", "stderr")
     cell = new_code_cell("run()", outputs=[bar, warning])
-    mixed = notebooks.normalise(new_notebook(cells=[cell])).cells[0].outputs
+    mixed = editions.normalise(new_notebook(cells=[cell])).cells[0].outputs
     cell = new_code_cell("run()", outputs=[bar, stream("done\n"), stream("twice\n")])
-    clean = notebooks.normalise(new_notebook(cells=[cell])).cells[0].outputs
+    clean = editions.normalise(new_notebook(cells=[cell])).cells[0].outputs
     assert [o.name for o in mixed] == ["stderr"]
     assert "look out" in mixed[0].text
     assert [(o.name, o.text) for o in clean] == [("stdout", "done\ntwice\n")]
@@ -257,7 +258,7 @@ def test_progress_bars_are_dropped_and_warnings_are_kept():
 def test_traceback_names_no_file():
     raised = new_output("error", ename="ValueError", evalue="no", traceback=["File /home/ada/x"])
     cell = new_code_cell("fail()", outputs=[raised])
-    assert notebooks.normalise(new_notebook(cells=[cell])).cells[0].outputs == [error()]
+    assert editions.normalise(new_notebook(cells=[cell])).cells[0].outputs == [error()]
 
 
 def test_large_figure_is_repainted_below_the_limit():
@@ -271,17 +272,17 @@ def test_large_figure_is_repainted_below_the_limit():
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=0)
     encoded = base64.b64encode(buffer.getvalue()).decode()
-    repainted = notebooks.shrink_png(encoded)
-    assert len(encoded) * 3 / 4 > notebooks.FIGURE_LIMIT
-    assert len(repainted) * 3 / 4 <= notebooks.FIGURE_LIMIT
-    assert notebooks.shrink_png(repainted) == repainted
+    repainted = editions.shrink_png(encoded)
+    assert len(encoded) * 3 / 4 > editions.FIGURE_LIMIT
+    assert len(repainted) * 3 / 4 <= editions.FIGURE_LIMIT
+    assert editions.shrink_png(repainted) == repainted
 
 
 def test_executing_runs_in_order_in_a_fresh_kernel(tmp_path):
     cells = [new_code_cell("import os\nx = 20"), new_code_cell("print(x + 1)\nos.listdir()")]
     (tmp_path / "here.txt").touch()
     notebook = notebooks.executed(new_notebook(cells=cells), tmp_path)
-    printed, value = notebooks.code_cells(notebook)[1].outputs
+    printed, value = editions.code_cells(notebook)[1].outputs
     assert printed.text == "21\n"
     assert value.data["text/plain"] == "['here.txt']"
     assert complaints(notebook) == set()
@@ -289,4 +290,4 @@ def test_executing_runs_in_order_in_a_fresh_kernel(tmp_path):
 
 def test_unknown_chapter_is_refused():
     with pytest.raises(ValueError, match="no chapter 'no-such-chapter'"):
-        notebooks.twins("no-such-chapter")
+        editions.twins("no-such-chapter")

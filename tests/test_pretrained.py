@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import ssd_annotated
+from ssd_annotated.checkpoint import pretrained
 from ssd_annotated.data.graffiti import CLASS_NAMES, GraffitiDigits
-from ssd_annotated.evaluate import evaluate
-from ssd_annotated.model import pretrained
-from ssd_annotated.predict import detect
+from ssd_annotated.detection import detect
+from ssd_annotated.evaluation.voc import evaluate
 
 FILE = Path(ssd_annotated.__file__).parent / "pretrained" / "tiny-graffiti.pt"
 # Measured where it was trained: mAP@0.5 (area) on the first 500 test scenes with seed 0.

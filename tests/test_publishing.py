@@ -197,9 +197,9 @@ def test_first_cell_installs_all_that_chapters_import(first_cell):
         if cell.cell_type == "code"
         for name in imports(cell.source)
     }
-    if "ssd_annotated.coco" in modules:
+    if "ssd_annotated.evaluation.coco" in modules:
         modules.add("pycocotools")
-    assert not any(name.startswith("ssd_annotated.export") for name in modules)  # needs onnx
+    assert not any(name.startswith("ssd_annotated.app.export") for name in modules)  # needs onnx
     brings = packages_distributions()
     outside = {name.partition(".")[0] for name in modules} - {"ssd_annotated"}
     for module in outside - sys.stdlib_module_names:
@@ -302,7 +302,7 @@ def test_image_runs_the_books_targets_wherever_it_is_asked_to_work(started, tmp_
 
 
 def test_image_knows_every_command_and_any_other_program(started):
-    from ssd_annotated import cli
+    from ssd_annotated.app import cli
 
     for command in cli.main.commands:
         assert started(command, "a b", "--help") == f"ssd-annotated {command} a b --help"

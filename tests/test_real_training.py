@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from ssd_annotated.augment import AUGMENTATIONS, Augmented
+from ssd_annotated.checkpoint import load_model
+from ssd_annotated.data.augment import AUGMENTATIONS, Augmented
 from ssd_annotated.data.graffiti import GraffitiDigits
 from ssd_annotated.data.voc import VOCFolder
-from ssd_annotated.model import load_model, ssd300_vgg16
-from ssd_annotated.predict import detect
-from ssd_annotated.run import run
-from ssd_annotated.train import Settings
+from ssd_annotated.detection import detect
+from ssd_annotated.model import ssd300_vgg16
+from ssd_annotated.training.run import run
+from ssd_annotated.training.settings import Settings
 
 BCCD = Path(__file__).resolve().parents[2] / "shared" / "data" / "bccd"
 

@@ -16,14 +16,16 @@ from children import Child
 from refusals import refuses, unchecked
 from squares import Squares, Trap, small
 
-from ssd_annotated import run as run_module
-from ssd_annotated.augment import AUGMENTATIONS, Augmented
-from ssd_annotated.evaluate import Evaluation
+from ssd_annotated.checkpoint import load_model, read_plain, save_model
+from ssd_annotated.data.augment import AUGMENTATIONS, Augmented
+from ssd_annotated.detection import detect
+from ssd_annotated.evaluation.voc import Evaluation
 from ssd_annotated.loss import MultiBoxLoss
-from ssd_annotated.model import load_model, read_plain, save_model
-from ssd_annotated.predict import detect
-from ssd_annotated.run import Outcome, detect_all, run, validate
-from ssd_annotated.train import NonFiniteLossError, Settings, train
+from ssd_annotated.training import run as run_module
+from ssd_annotated.training.run import Outcome, run
+from ssd_annotated.training.settings import Settings
+from ssd_annotated.training.train import NonFiniteLossError, train
+from ssd_annotated.training.validation import detect_all, validate
 
 SHORT = Settings(steps=9, batch_size=2, lr=1e-2)
 

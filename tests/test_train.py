@@ -13,11 +13,12 @@ from children import Child
 from refusals import refuses, unchecked
 from squares import Squares, small
 
-from ssd_annotated.augment import AUGMENTATIONS, Augmented
 from ssd_annotated.boxes import pairwise_iou
+from ssd_annotated.data.augment import AUGMENTATIONS, Augmented
+from ssd_annotated.detection import detect
 from ssd_annotated.loss import MultiBoxLoss
-from ssd_annotated.predict import detect
-from ssd_annotated.train import QUICK, Settings, Trainer, learning_rate, train
+from ssd_annotated.training.settings import QUICK, Settings, learning_rate
+from ssd_annotated.training.train import Trainer, train
 from ssd_annotated.transforms import collate
 
 # Layers this small are one thread's work; more threads only wait for each other.
@@ -510,21 +511,30 @@ def test_double_precision_stays():
         ({"steps": 0}, "steps must be at least 1, not 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"dataset": Squares(0)}, r"len\(dataset\) must be at least 1, not 0"),
-        ({"optimizer": "adam"}, r"optimizer must be one of \('sgd', 'adamw'\), not 'adam'"),
-        ({"schedule": "cosine"}, r"schedule must be one of \('steps', 'onecycle'\), not 'cosine'"),
-        ({"precision": "half"}, r"precision must be one of \('float32', .*\), not 'half'"),
+        ({"optimizer": "adam"}, "optimizer must be 'sgd' or 'adamw', not 'adam'"),
+        ({"schedule": "cosine"}, "schedule must be 'steps' or 'onecycle', not 'cosine'"),
+        ({"precision": "half"}, "precision must be 'float32', 'bfloat16' or 'float16', not 'half'"),
         ({"warmup": -1}, "warmup must be at least 0, not -1"),
         ({"workers": -1}, "workers must be at least 0, not -1"),
-        ({"seed": -1}, "seed must be at least 0, not -1"),
-        ({"lr": -0.1}, r"lr must be 0 or more, not -0\.1"),
-        ({"lr": math.inf}, "lr must be 0 or more, not inf"),
-        ({"weight_decay": math.nan}, "weight_decay must be 0 or more, not nan"),
-        ({"bias_lr_factor": -1.0}, r"bias_lr_factor must be 0 or more, not -1\.0"),
-        ({"bias_weight_decay": -1.0}, r"bias_weight_decay must be 0 or more, not -1\.0"),
+        ({"seed": -1}, r"seed must lie in \[0, \d+\], not -1"),
+        ({"lr": -0.1}, r"lr must be 0 or more, and finite, not -0\.1"),
+        ({"lr": math.inf}, "lr must be 0 or more, and finite, not inf"),
+        ({"weight_decay": math.nan}, "weight_decay must be 0 or more, and finite, not nan"),
+        ({"bias_lr_factor": -1.0}, r"bias_lr_factor must be 0 or more, and finite, not -1\.0"),
+        (
+            {"bias_weight_decay": -1.0},
+            r"bias_weight_decay must be 0 or more, and finite, not -1\.0",
+        ),
         ({"clip_norm": 0.0}, r"clip_norm must be above 0, or None, not 0\.0"),
         ({"clip_norm": math.nan}, "clip_norm must be above 0, or None, not nan"),
-        ({"milestones": (80_000, 100_000)}, r"milestones must be fractions .*, not 80000\.0"),
-        ({"milestones": (math.nan,)}, "milestones must be fractions of the steps, not nan"),
+        (
+            {"milestones": (80_000, 100_000)},
+            r"milestones \(fractions of the steps\) must lie in .*, not 80000\.0",
+        ),
+        (
+            {"milestones": (math.nan,)},
+            r"milestones \(fractions of the steps\) must lie in \[0, 1\], not nan",
+        ),
     ],
 )
 def test_a_run_that_cannot_be_is_refused(options, message):

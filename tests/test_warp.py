@@ -12,8 +12,17 @@ from hypothesis import strategies as st
 from lots import CAFFE, STILL, many_cases, noise, objects
 from refusals import refuses
 
-from ssd_annotated.augment import AUGMENTATIONS, sample, sample_distortion
-from ssd_annotated.warp import Distortion, Geometry, Plan, apply, distort, level_table, move, warp
+from ssd_annotated.data.augment import AUGMENTATIONS, sample, sample_distortion
+from ssd_annotated.data.warp import (
+    Distortion,
+    Geometry,
+    Plan,
+    apply,
+    distort,
+    level_table,
+    move,
+    warp,
+)
 
 # How far from the true levels a lookup may end, in noise and so at worst. OpenCV 5 looks where it
 # is told. 4 rounds every place to 1/32 of a pixel: it is off by up to 1/64 across and 1/64 down,

@@ -16,12 +16,13 @@ from torch.nn.functional import conv2d, max_pool2d, relu
 from torchvision.models.detection import ssd300_vgg16 as torchvision_ssd300
 from torchvision.models.detection.image_list import ImageList
 
-from ssd_annotated.conventions import CONVENTIONS
-from ssd_annotated.model import Predictions, load_model, save_model, ssd300_vgg16
+from ssd_annotated.checkpoint import load_model, save_model
+from ssd_annotated.detection import detect
+from ssd_annotated.model import Predictions, ssd300_vgg16
 from ssd_annotated.nms import postprocess
-from ssd_annotated.predict import detect
 from ssd_annotated.priors import PRESETS
-from ssd_annotated.weights import (
+from ssd_annotated.published.conventions import CONVENTIONS
+from ssd_annotated.published.weights import (
     COCO_CLASSES,
     VOC_CLASSES,
     load_sgrvinod,

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from ssd_annotated import plot
-from ssd_annotated.data.graffiti import CLASS_NAMES, GraffitiDigits
-from ssd_annotated.model import pretrained
-from ssd_annotated.predict import detect
+from ssd_annotated import GraffitiDigits, detect, pretrained
+from ssd_annotated.data.graffiti import CLASS_NAMES
+from ssd_annotated.notebook import plot
 
 TARGET = Path(__file__).parent.parent / "book" / "_static" / "detections.jpg"
 SCENES = (0, 1, 2, 3, 4, 5, 6, 7)  # test scenes with a seed of their own, taken as they come

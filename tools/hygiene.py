@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from editions import FIGURE_LIMIT, code_cells, read_twin, source_hash
 from nbformat import NotebookNode
-from notebooks import FIGURE_LIMIT, code_cells, read_twin, source_hash
 
 NOTEBOOK_LIMIT = 1536 * 1024  # bytes
 # Tags that would hide a cell, or its failure, from the tests.

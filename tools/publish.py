@@ -23,8 +23,8 @@ from urllib.parse import urljoin
 
 import nbformat
 import yaml
+from editions import read_notebook, write_notebook
 from nbformat import NotebookNode
-from notebooks import read_notebook, write_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 #: The branch that holds the copy, for Colab and Binder: both open files of a repository.

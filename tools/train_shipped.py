@@ -11,11 +11,8 @@ from pathlib import Path
 
 import torch
 
-from ssd_annotated.data.graffiti import CLASS_NAMES, GraffitiDigits
-from ssd_annotated.evaluate import evaluate
-from ssd_annotated.model import load_model, save_model, tiny_ssd
-from ssd_annotated.predict import detect
-from ssd_annotated.train import train
+from ssd_annotated import GraffitiDigits, detect, evaluate, load_model, save_model, tiny_ssd, train
+from ssd_annotated.data.graffiti import CLASS_NAMES
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "ssd_annotated" / "pretrained" / "tiny-graffiti.pt"

@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ssd_annotated.checks import check_choice
 from ssd_annotated.data.annotation import (
     DataError,
     Problem,
@@ -38,8 +39,7 @@ class AnnotatedFolder(Dataset):
     class_names: tuple[str, ...]
 
     def __init__(self, on_bad: Literal["raise", "skip"]) -> None:
-        if on_bad not in ("raise", "skip"):
-            raise ValueError(f"on_bad must be 'raise' or 'skip', not {on_bad!r}")
+        check_choice("on_bad", on_bad, ("raise", "skip"))
         self.on_bad = on_bad
         self.problems: list[Problem] = []
         self.records: list[Record] = []

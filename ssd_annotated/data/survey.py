@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from ssd_annotated.boxes import cxcywh_to_xyxy, pairwise_iou
 from ssd_annotated.data.annotation import Problem
 from ssd_annotated.data.folder import list_problems
+from ssd_annotated.tables import text_table
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 WIDTH = 99  # columns of a table
@@ -152,12 +153,12 @@ def survey_table(found: Survey, most: int = 20) -> str:
     -------
     Lines of at most 99 columns, unless a name or a path alone is longer.
     """
-    problems = (wrap(line) for line in list_problems(found.problems, most))
+    problems = "\n".join(wrap(line) for line in list_problems(found.problems, most))
     parts = [count_lines(found), quantile_lines(found), class_lines(found), problems]
-    return "\n\n".join(text for lines in parts if (text := "\n".join(lines)))
+    return "\n\n".join(filter(None, parts))
 
 
-def count_lines(found: Survey) -> list[str]:
+def count_lines(found: Survey) -> str:
     """How many images, objects and problems there are."""
     flagged = f"{found.difficult} difficult, {found.truncated} truncated"
     unclear = f"{found.undecided} of which nobody can tell the way up"
@@ -166,10 +167,10 @@ def count_lines(found: Survey) -> list[str]:
         ("objects", sum(found.objects.values()), flagged),
         ("problems", len(found.problems), "left out" if found.problems else ""),
     ]
-    return [f"{name:8} {count:8}   {more}".rstrip() for name, count, more in rows]
+    return "\n".join(f"{name:8} {count:8}   {more}".rstrip() for name, count, more in rows)
 
 
-def quantile_lines(found: Survey) -> list[str]:
+def quantile_lines(found: Survey) -> str:
     """How objects an image, sizes and ratios are spread."""
     inner = [f"{quantile:.0%}" for quantile in QUANTILES[1:-1]]
     rows = [
@@ -178,10 +179,10 @@ def quantile_lines(found: Survey) -> list[str]:
         ["size √(w·h)", *(f"{size:.3f}" for size in found.sizes)],
         ["ratio w / h", *(f"{value:.2f}" for value in found.ratios)],
     ]
-    return columns([row for row in rows if len(row) > 1])
+    return text_table(rows[0], [row for row in rows[1:] if len(row) > 1])
 
 
-def class_lines(found: Survey) -> list[str]:
+def class_lines(found: Survey) -> str:
     """A line for each class: its objects, their middle size and ratio, and what the priors miss."""
     total = max(sum(found.objects.values()), 1)
     rows = [["class", "objects", "share", "median size", "median w / h"]]
@@ -194,16 +195,7 @@ def class_lines(found: Survey) -> list[str]:
         rows[0].append("no prior's IoU ≥ ½")
         for row, share in zip(rows[1:], shares):
             row.append("" if share is None else f"{share:.1%}")
-    return columns(rows)
-
-
-def columns(rows: list[list[str]]) -> list[str]:
-    """Align cells: the first column to the left, the others to the right."""
-    first, *others = (max(map(len, column)) for column in zip(*rows))
-    return [
-        f"{row[0]:{first}}" + "".join(f"  {cell:>{w}}" for cell, w in zip(row[1:], others))
-        for row in rows
-    ]
+    return text_table(rows[0], rows[1:])
 
 
 def wrap(line: str) -> str:

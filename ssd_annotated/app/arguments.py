@@ -3,6 +3,7 @@
 # Nothing heavy is imported up here: `ssd-annotated --help` answers at once. Hence the objects that
 # are types of torch or of the package in truth.
 import ctypes
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -89,7 +90,7 @@ class FromSettings(click.Command):
 
 @cache
 def _settings_options() -> list[click.Option]:
-    from ssd_annotated.train import Settings
+    from ssd_annotated.training.settings import Settings
 
     types, paper = get_type_hints(Settings), Settings()
     return [_settings_option(name, types[name], getattr(paper, name)) for name in SETTINGS]
@@ -120,6 +121,22 @@ class FileOf(click.Path):
         return super().convert(value, param, ctx)
 
 
+class Share(click.FloatRange):
+    """A number between 0 and 1; NaN, which click lets through, is none."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1)
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number itself."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail("nan is not in the range 0<=x<=1.", param, ctx)
+        return number
+
+
 def drawable(_context: click.Context, _option: click.Option, file: str | None) -> str | None:
     """Refuse a figure that could not be drawn before anything is computed."""
     if file is not None and find_spec("matplotlib") is None:
@@ -134,6 +151,11 @@ def usage_errors() -> Iterator[None]:
         yield
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def out_option(help_: str, type_: click.ParamType) -> Callable:
+    """``--out``: where a command writes; every command that must write something has it."""
+    return click.option("--out", required=True, type=type_, help=help_)
 
 
 data_argument = click.argument("data", nargs=-1, required=True, type=Data(), metavar="DATA...")
@@ -199,6 +221,13 @@ def open_data(
         raise ValueError(str(error).replace("give class_names", advice)) from error
 
 
+def refuse_without_objects(dataset: object, what: str) -> None:
+    """A set without objects has no average precision; say so before anything is computed."""
+    difficult = [dataset.target(index)["difficult"] for index in range(len(dataset))]
+    if all(flags.all() for flags in difficult):
+        raise click.UsageError(f"{what}: no object to find in {len(dataset)} images, so no mAP")
+
+
 def all_sets(root: str) -> list[str]:
     """The image sets that hold all images of a folder, each once."""
     there = {file.stem for file in Path(root, "ImageSets", "Main").glob("*.txt")}
@@ -208,7 +237,7 @@ def all_sets(root: str) -> list[str]:
 
 def open_model(name: str, device: str | None, half: bool = False) -> object:
     """The model of a file, or the one that ships with the package under this name."""
-    from ssd_annotated.model import load_model, pretrained
+    from ssd_annotated.checkpoint import load_model, pretrained
 
     is_file = Path(name).exists() or Path(name).suffix or Path(name).name != name
     model = load_model(name) if is_file else pretrained(name)
@@ -245,7 +274,7 @@ def keep_freed_memory() -> None:
 
 def choose_settings(name: str, given: dict[str, object]) -> object:
     """The settings of this name, changed where an option was given."""
-    from ssd_annotated.train import QUICK, Settings
+    from ssd_annotated.training.settings import QUICK, Settings
 
     base = QUICK if name == "quick" else Settings()
     with usage_errors():
@@ -308,7 +337,8 @@ def new_model(
 
 def model_to_go_on_from(file: str, class_names: tuple[str, ...]) -> object:
     """The model of a file; if its classes are others, what tells them apart starts anew."""
-    from ssd_annotated.model import build, load_model
+    from ssd_annotated.checkpoint import load_model
+    from ssd_annotated.model import build
 
     context = click.get_current_context()
     for name in (*ARCHITECTURE, "widths"):

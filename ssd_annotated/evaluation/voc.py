@@ -2,7 +2,7 @@
 
 Detections are ranked by their scores, judged one after another, and summarised by the area under
 precision against recall. Only the ranking counts: no score threshold enters. What the number does
-not say, the table by class and the list of :mod:`~ssd_annotated.mistakes` do.
+not say, the table by class and the list of :mod:`~ssd_annotated.evaluation.mistakes` do.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ssd_annotated.boxes import check_boxes, pairwise_iou
 from ssd_annotated.nms import Detections
+from ssd_annotated.tables import text_table
 
 MISS, HIT, IGNORED = 0, 1, 2
 
@@ -129,7 +130,7 @@ def evaluate(
         threshold or method is not one of those above.
     """
     _check_method(method)
-    detections, targets = _prepare(detections, targets, num_classes, iou_threshold)
+    detections, targets = check_evaluated(detections, targets, num_classes, iou_threshold)
     scores, labels, verdicts = _rank(detections, targets, iou_threshold)
     objects = _count_objects(targets, num_classes)
     ap = objects.new_full((num_classes,), torch.nan, dtype=torch.float64)
@@ -203,21 +204,6 @@ def evaluation_table(evaluation: Evaluation, class_names: Sequence[str]) -> str:
     found = sum(len(curve.scores) for curve in evaluation.curves.values())
     total = str(int(evaluation.objects.sum()))
     return text_table(header, [*rows, ["mean AP", total, str(found), f"{evaluation.mean_ap:.3f}"]])
-
-
-def text_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)
-) -> str:
-    """Columns two spaces apart, flush right but for those in `left`; short rows end early."""
-    lines = [list(header), *([*row, *[""] * (len(header) - len(row))] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if k in left else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
 
 
 class Claims(NamedTuple):
@@ -304,7 +290,7 @@ def _check_method(method: str) -> None:
         raise ValueError(f'method must be "area" or "11point", not {method!r}')
 
 
-def _prepare(
+def check_evaluated(
     detections: list[Detections],
     targets: list[dict[str, Tensor]],
     num_classes: int,

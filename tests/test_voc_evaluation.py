@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from worlds import EMPTY, NOTHING, found, place, random_world, truth, worlds
 
 from ssd_annotated.boxes import pairwise_iou
-from ssd_annotated.evaluate import (
+from ssd_annotated.evaluation.voc import (
     PrecisionRecall,
     average_precision,
     best_f1,

@@ -23,8 +23,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from ssd_annotated.boxes import check_boxes, cxcywh_to_xyxy, xyxy_to_cxcywh
-from ssd_annotated.evaluate import PrecisionRecall
-from ssd_annotated.mistakes import Mistake
+from ssd_annotated.evaluation.mistakes import Mistake
+from ssd_annotated.evaluation.voc import PrecisionRecall
 from ssd_annotated.nms import Detections
 
 # What a colour means never changes. Chosen so that each stands out from white (contrast 3 : 1) and

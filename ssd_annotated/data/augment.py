@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssd_annotated.boxes import pairwise_iou
-from ssd_annotated.model import plain
-from ssd_annotated.transforms import check_image
-from ssd_annotated.warp import (
+from ssd_annotated.checkpoint import plain
+from ssd_annotated.data.warp import (
     INTERPOLATIONS,
     Distortion,
     Geometry,
@@ -26,6 +25,7 @@ from ssd_annotated.warp import (
     centres_inside,
     check_fractions,
 )
+from ssd_annotated.transforms import check_image
 
 #: Between which numbers a range of `Augmentation` may lie.
 _LIMITS = {

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssd_annotated import plot
 from ssd_annotated.data.survey import Survey
-from ssd_annotated.evaluate import Evaluation
-from ssd_annotated.mistakes import Mistake
+from ssd_annotated.evaluation.mistakes import Mistake
+from ssd_annotated.evaluation.voc import Evaluation
+from ssd_annotated.notebook import plot
 
 Panel = Callable[[Axes], None]
 

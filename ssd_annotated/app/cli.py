@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from ssd_annotated import __version__
-from ssd_annotated.arguments import (
+from ssd_annotated.app.arguments import (
     ARCHITECTURE,
     SETTINGS,
     Data,
@@ -23,6 +23,7 @@ from ssd_annotated.arguments import (
     FromSettings,
     KeyOf,
     Sets,
+    Share,
     all_sets,
     architecture_options,
     batch_option,
@@ -38,6 +39,8 @@ from ssd_annotated.arguments import (
     on_bad_option,
     open_data,
     open_model,
+    out_option,
+    refuse_without_objects,
     usage_errors,
 )
 from ssd_annotated.files import whole
@@ -134,7 +137,7 @@ def main(traceback: bool) -> None:  # noqa: ARG001 (read where errors arrive)
 
     \b
     Try it without data of your own:
-      ssd-annotated graffiti digits
+      ssd-annotated graffiti --out digits
       ssd-annotated check digits --model tiny --image-size 128
       ssd-annotated train digits --model tiny --image-size 128 --settings quick --out run
       ssd-annotated evaluate run/last.pt digits
@@ -150,7 +153,7 @@ def main(traceback: bool) -> None:  # noqa: ARG001 (read where errors arrive)
 
 
 @main.command()
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@out_option("The data set's folder.", click.Path(file_okay=False, path_type=Path))
 @click.option("--train", default=1000, show_default=True, help="Scenes to train on.")
 @click.option("--test", default=200, show_default=True, help="Scenes to test with.")
 @click.option(
@@ -162,13 +165,13 @@ def main(traceback: bool) -> None:  # noqa: ARG001 (read where errors arrive)
 )
 @click.option("--image-size", default=128, show_default=True, help="Side of an image in pixels.")
 @click.option("--seed", default=0, show_default=True, help="Another seed, other scenes.")
-def graffiti(folder: Path, train: int, test: int, variant: str, image_size: int, seed: int) -> None:
-    """Write the graffiti digits into FOLDER, in the layout of PASCAL VOC.
+def graffiti(out: Path, train: int, test: int, variant: str, image_size: int, seed: int) -> None:
+    """Write the graffiti digits into a folder, in the layout of PASCAL VOC.
 
     Real handwriting on real photographs, every box known exactly: a data set to try things with.
 
     \b
-      ssd-annotated graffiti digits --train 2000 --variant crowd
+      ssd-annotated graffiti --out digits --train 2000 --variant crowd
     """
     from ssd_annotated.data.graffiti import GraffitiDigits, export_voc
 
@@ -179,12 +182,12 @@ def graffiti(folder: Path, train: int, test: int, variant: str, image_size: int,
             for split, length in (("train", train), ("test", test))
         ]
     for part in scenes:
-        export_voc(part, folder)
-        click.echo(f"{folder}:{part.split}: {len(part)} images", err=True)
+        export_voc(part, out)
+        click.echo(f"{out}:{part.split}: {len(part)} images", err=True)
 
 
 @main.command()
-@click.argument("folder", type=click.Path(file_okay=False))
+@out_option("Where VOCdevkit is, or goes.", click.Path(file_okay=False))
 @click.option(
     "--set",
     "sets",
@@ -193,18 +196,18 @@ def graffiti(folder: Path, train: int, test: int, variant: str, image_size: int,
     default=ARCHIVES,
     help="An archive; may be given again.  [default: all three, the paper's 07+12 and its test]",
 )
-def download(folder: str, sets: tuple[str, ...]) -> None:
-    """Download PASCAL VOC into FOLDER/VOCdevkit; what is there already stays.
+def download(out: str, sets: tuple[str, ...]) -> None:
+    """Download PASCAL VOC into OUT/VOCdevkit; what is there already stays.
 
     \b
-      ssd-annotated download data
-      ssd-annotated download data --set 2007:test
+      ssd-annotated download --out data
+      ssd-annotated download --out data --set 2007:test
     """
     from ssd_annotated.data.voc import download_voc
 
     for name in sets:
         year, image_set = name.split(":")
-        click.echo(f"{download_voc(folder, year, image_set)}:{image_set}")
+        click.echo(f"{download_voc(out, year, image_set)}:{image_set}")
 
 
 @main.command()
@@ -229,7 +232,7 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     found = survey(open_data(sets, "", on_bad="skip"), priors)
     click.echo(survey_table(found))
     if figure:
-        from ssd_annotated.figures import draw_survey
+        from ssd_annotated.app.figures import draw_survey
 
         draw_survey(found, priors, figure)
     if found.problems:
@@ -238,7 +241,7 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 
 @main.command(cls=FromSettings)
 @data_argument
-@click.option("--out", required=True, type=click.Path(file_okay=False), help="The run's folder.")
+@out_option("The run's folder.", click.Path(file_okay=False))
 @click.option("--val", type=Data(), multiple=True, metavar="DATA", help="To measure the mAP on.")
 @architecture_options
 @click.option("--widths", nargs=6, type=int, help="Channels of TinySSD's six blocks.")
@@ -249,7 +252,7 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 )
 @click.option(
     "--augmentation",
-    type=KeyOf("augment", "AUGMENTATIONS"),
+    type=KeyOf("data.augment", "AUGMENTATIONS"),
     default="caffe",
     show_default=True,
     help="Whose; caffe is the paper's.",
@@ -303,9 +306,9 @@ def train(
     """
     import torch
 
-    from ssd_annotated.augment import AUGMENTATIONS, Augmented
-    from ssd_annotated.distributed import launched, rank
-    from ssd_annotated.run import LAST, run
+    from ssd_annotated.data.augment import AUGMENTATIONS, Augmented
+    from ssd_annotated.training.distributed import launched, rank
+    from ssd_annotated.training.run import LAST, run
 
     keep_freed_memory()
     chosen = choose_settings(settings, {name: others.pop(name) for name in SETTINGS})
@@ -313,6 +316,8 @@ def train(
     with launched(choose_device(device)) as place:
         dataset = open_data(data, "train", on_bad)
         validation = open_data(val, "val", on_bad, dataset.class_names) if val else None
+        if validation is not None:
+            refuse_without_objects(validation, "--val")
         if rank() == 0:
             report_problems(dataset, validation)
         torch.manual_seed(chosen.seed)
@@ -368,21 +373,19 @@ def evaluate_(
       ssd-annotated evaluate run/best.pt VOC2007:test --method 11point
       ssd-annotated evaluate run/best.pt photographs --gallery mistakes.png --json numbers.json
     """
-    from ssd_annotated.coco import evaluate_coco
-    from ssd_annotated.evaluate import evaluate, evaluation_table
-    from ssd_annotated.mistakes import find_mistakes, mistakes_table
-    from ssd_annotated.run import detect_all
+    from ssd_annotated.evaluation.coco import evaluate_coco
+    from ssd_annotated.evaluation.mistakes import find_mistakes, mistakes_table
+    from ssd_annotated.evaluation.voc import evaluate, evaluation_table
+    from ssd_annotated.training.validation import detect_all
 
     network = open_model(model, device)
     names = network.recipe.class_names
     dataset = open_data(data, "test", on_bad, names)
     report_problems(dataset)
+    refuse_without_objects(dataset, "DATA")
     detections, targets = detect_all(network, dataset, batch_size, workers, progress=True)
     found = evaluate(detections, targets, len(names), method=method)
     click.echo(evaluation_table(found, names))
-    if math.isnan(found.mean_ap):
-        sets = ", ".join(f"{root}:{name or 'test'}" for root, name in data)
-        click.echo(f"{sets}: no object to find, and so no average precision", err=True)
     ap = dict(list(zip(names, found.ap.tolist()))[1:])
     numbers = {"method": method, "images": len(dataset), "mean_ap": found.mean_ap, "ap": ap}
     if coco:
@@ -392,11 +395,11 @@ def evaluate_(
     if document:
         write_json(numbers, document)
     if figure:
-        from ssd_annotated.figures import draw_curves
+        from ssd_annotated.app.figures import draw_curves
 
         draw_curves(found, names, figure)
     if gallery:
-        from ssd_annotated.figures import draw_gallery
+        from ssd_annotated.app.figures import draw_gallery
 
         mistakes = find_mistakes(detections, targets, len(names))
         click.echo("\n" + mistakes_table(mistakes, names))
@@ -414,9 +417,7 @@ def evaluate_(
     type=FileOf(".json", ".jsonl"),
     help="Write them down: a .json file, for a video .jsonl.",
 )
-@click.option(
-    "--score", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="The lowest shown."
-)
+@click.option("--score", type=Share(), default=0.5, show_default=True, help="The lowest shown.")
 @click.option("--half", is_flag=True, help="Compute in half precision, for GPUs.")
 @batch_option
 @on_bad_option
@@ -440,8 +441,8 @@ def detect(
       ssd-annotated detect run/best.pt street.mp4 --out found.mp4 --score 0.3
       ssd-annotated detect tiny-graffiti --camera 0 --batch-size 1 --json found.jsonl
     """
-    from ssd_annotated.media import is_video
-    from ssd_annotated.predict import detect_images, detect_video
+    from ssd_annotated.app.detect import detect_images, detect_video
+    from ssd_annotated.app.media import is_video
 
     if (source is None) == (camera is None):
         raise click.UsageError("give either a SOURCE or --camera")
@@ -465,17 +466,17 @@ def detect(
 
 @main.command()
 @model_argument
-@click.argument("file", type=FileOf(".onnx"), metavar="FILE.onnx")
-def export(model: str, file: str) -> None:
+@out_option("The file, FILE.onnx.", FileOf(".onnx"))
+def export(model: str, out: str) -> None:
     """Write MODEL as ONNX, for programs without PyTorch.
 
     From a batch of normalised images (B, 3, H, W) it computes boxes (B, P, 4), as fractions of the
     image, and the scores of all classes (B, P, C); non-maximum suppression is left to you.
 
     \b
-      ssd-annotated export run/best.pt detector.onnx
+      ssd-annotated export run/best.pt --out detector.onnx
     """
-    from ssd_annotated.export import export_onnx
+    from ssd_annotated.app.export import export_onnx
 
-    export_onnx(open_model(model, "cpu"), file)
-    click.echo(f"wrote {file}", err=True)
+    export_onnx(open_model(model, "cpu"), out)
+    click.echo(f"wrote {out}", err=True)

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ssd_annotated.app.writers import describe
 from ssd_annotated.coding import decode
 from ssd_annotated.files import whole
 from ssd_annotated.model import SSD
-from ssd_annotated.predict import describe
 
 #: Under this name the file's metadata hold what `describe` says of the model, as JSON.
 METADATA = "ssd_annotated"
@@ -64,6 +64,8 @@ def export_onnx(model: SSD, path: str | Path, opset: int = 18) -> None:
     ------
     ImportError
         If the extra ``onnx`` is not installed.
+    ValueError
+        If `path` does not end in ``.onnx``.
 
     Examples
     --------
@@ -82,6 +84,8 @@ def export_onnx(model: SSD, path: str | Path, opset: int = 18) -> None:
     ...     for best in cv2.dnn.NMSBoxes(corners, scores[0, :, label], 0.5, 0.45):
     ...         print(name, scores[0, best, label], boxes[0, best])
     """
+    if Path(path).suffix.lower() != ".onnx":
+        raise ValueError(f"{path}: expected a name that ends in .onnx")
     _check_extra()
     plain = _exportable(model)
     side = plain.recipe.image_size

@@ -5,29 +5,18 @@ that did best on the validation set), ``metrics.jsonl`` (a record a line) and, i
 ``failure-step-N.pt`` (the batch that did it). Every ``.pt`` is whole at any moment, and plain data.
 """
 
-import json
 import math
 import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ssd_annotated import distributed
-from ssd_annotated.augment import Augmented
-from ssd_annotated.evaluate import Evaluation, evaluate
-from ssd_annotated.loss import MultiBoxLoss
-from ssd_annotated.model import (
-    SSD,
+from ssd_annotated.checkpoint import (
     describe,
     plain,
     read_plain,
@@ -35,18 +24,18 @@ from ssd_annotated.model import (
     uncompiled,
     write_whole,
 )
-from ssd_annotated.nms import Detections
-from ssd_annotated.predict import detect
-from ssd_annotated.train import (
-    NonFiniteLossError,
-    Record,
-    Settings,
-    Trainer,
-    start_worker,
-    summary,
-)
+from ssd_annotated.checks import check_at_least
+from ssd_annotated.data.augment import Augmented
+from ssd_annotated.loss import MultiBoxLoss
+from ssd_annotated.model import SSD
+from ssd_annotated.training import distributed
+from ssd_annotated.training.records import Log
+from ssd_annotated.training.settings import Settings
+from ssd_annotated.training.signals import stop_signals
+from ssd_annotated.training.train import NonFiniteLossError, Record, Trainer, summary
+from ssd_annotated.training.validation import validate
 
-LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.jsonl"
+LAST, BEST = "last.pt", "best.pt"
 #: Settings that say how fast a run goes, and not where to: these may change when it goes on.
 _FREE_SETTINGS = ("workers", "compile")
 
@@ -106,11 +95,10 @@ def run(
     NonFiniteLossError
         If the loss breaks; names the file with the batch that did it.
     """
-    for name, number in {"validate_every": validate_every, "save_every": save_every}.items():
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, not {number}")
-    if validation is not None and len(validation) < 1:
-        raise ValueError(f"len(validation) must be at least 1, not {len(validation)}")
+    check_at_least("validate_every", validate_every, 1)
+    check_at_least("save_every", save_every, 1)
+    if validation is not None:
+        check_at_least("len(validation)", len(validation), 1)
     folder = Path(folder)
     trainer = Trainer(model, dataset, settings, loss)
     best = _begin(folder, trainer, resume)
@@ -132,51 +120,6 @@ def run(
         _save(trainer, folder, best)  # here, where no signal disturbs
     stopped_by = _who_stopped(caught) if trainer.next_step < last_step else None
     return Outcome(trainer.next_step, stopped_by, best)
-
-
-def detect_all(
-    model: SSD, dataset: Dataset, batch_size: int = 32, workers: int = 0, progress: bool = False
-) -> tuple[list[Detections], list[dict[str, Tensor]]]:
-    """Detections and targets of every image of a data set; several processes share the work.
-
-    With `progress` a bar counts the batches, on stderr.
-
-    Returns
-    -------
-    Both lists in the data set's order, on the CPU, in every process: what `evaluate` takes.
-    """
-    detections: list[Detections] = []
-    targets: list[dict[str, Tensor]] = []
-    mine = Subset(dataset, distributed.own_part(len(dataset)))
-    loader = DataLoader(
-        mine, batch_size, collate_fn=_pack, num_workers=workers, worker_init_fn=start_worker
-    )
-    silent = not progress or distributed.rank() > 0
-    for samples in tqdm(loader, unit="batch", disable=silent):
-        images, truth = zip(*samples)
-        found = detect(model, list(images), batch_size)
-        detections += [Detections(*(field.cpu() for field in image)) for image in found]
-        targets += [_convert(target, np.ndarray, torch.from_numpy) for target in truth]
-    whole = len(dataset)
-    return distributed.gather(detections, whole), distributed.gather(targets, whole)
-
-
-def _pack(samples: list[tuple[np.ndarray, dict]]) -> list[tuple[np.ndarray, dict]]:
-    """Send targets as arrays: each tensor from a worker would be an open file as long as it lives.
-
-    Of the test set of VOC 2007 there would be 20,000.
-    """
-    return [(image, _convert(target, Tensor, Tensor.numpy)) for image, target in samples]
-
-
-def _convert(target: dict[str, object], kind: type, change: Callable) -> dict[str, object]:
-    return {name: change(x) if isinstance(x, kind) else x for name, x in target.items()}
-
-
-def validate(model: SSD, dataset: Dataset, batch_size: int = 32, workers: int = 0) -> Evaluation:
-    """Detect on a whole data set and evaluate: mAP@0.5, by area."""
-    detections, targets = detect_all(model, dataset, batch_size, workers)
-    return evaluate(detections, targets, model.spec.num_classes)
 
 
 # --- Beginning, going on, keeping -----------------------------------------------------------------
@@ -249,7 +192,7 @@ def _step(trainer: Trainer, folder: Path) -> Record:
 
 
 def _validate(
-    trainer: Trainer, validation: Dataset, folder: Path, log: "Log", best: float | None
+    trainer: Trainer, validation: Dataset, folder: Path, log: Log, best: float | None
 ) -> float | None:
     """Measure, record, and keep the model if it is the best so far."""
     settings = trainer.settings
@@ -266,86 +209,7 @@ def _validate(
     return result.mean_ap
 
 
-# --- Records and signals --------------------------------------------------------------------------
-
-
-class Log:
-    """Records as JSON lines, and for TensorBoard if asked for; the first process writes them.
-
-    Of a run that goes on from step `start`, what was written of later steps is removed.
-    """
-
-    def __init__(self, folder: Path, start: int, tensorboard: bool = False) -> None:
-        self._file = self._board = None
-        if distributed.rank() > 0:
-            return
-        path = folder / METRICS
-        self._file = path.open("a", encoding="utf-8", buffering=1)  # line by line
-        self._file.truncate(_length_before(path, start))
-        if tensorboard:
-            self._board = _summary_writer(folder, start)
-
-    def __enter__(self) -> "Log":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for output in filter(None, (self._file, self._board)):
-            output.close()
-
-    def write(self, record: Record) -> None:
-        """Add a record; JSON has no NaN, so that becomes null."""
-        if self._file is None:
-            return
-        known = {k: None if math.isnan(value) else value for k, value in record.items()}
-        self._file.write(json.dumps(known) + "\n")
-        if self._board is not None:
-            for name, value in record.items():
-                self._board.add_scalar(name, value, record["step"])
-
-
-def _length_before(path: Path, start: int) -> int:
-    """How many bytes the whole lines of earlier steps are; a kill may leave half a line behind."""
-    length = 0
-    with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n") or json.loads(line)["step"] >= start:
-                break
-            length += len(line)
-    return length
-
-
-def _summary_writer(folder: Path, start: int) -> object:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "TensorBoard is not installed: pip install 'ssd-annotated[tensorboard]'"
-        ) from error
-    return SummaryWriter(folder, purge_step=start)
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[signal.Signals]]:
-    """Collect SIGTERM and Ctrl-C in a list, instead of being stopped by them in mid-step.
-
-    A second Ctrl-C interrupts at once. (Only the main thread of a program may catch signals.)
-    """
-    caught: list[signal.Signals] = []
-
-    def catch(number: int, _frame: object) -> None:
-        if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.append(signal.Signals(number))
-
-    watched = (signal.SIGTERM, signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread():
-        watched = ()
-    before = {number: signal.signal(number, catch) for number in watched}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+# --- Stopping, and saying how far it is -----------------------------------------------------------
 
 
 def _anyone_stopped(caught: list[signal.Signals], model: SSD) -> bool:

@@ -1,8 +1,8 @@
 """Mistakes: every false positive and every missed object, sorted by kind.
 
 Average precision says how much goes wrong, and not what. Here the same judgement,
-:mod:`~ssd_annotated.evaluate`'s, names each mistake, with its boxes, so that it can be counted and
-looked at.
+:mod:`~ssd_annotated.evaluation.voc`'s, names each mistake, with its boxes, so that it can be
+counted and looked at.
 """
 
 from collections import Counter
@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 from ssd_annotated.boxes import area, pairwise_iou
-from ssd_annotated.evaluate import (
+from ssd_annotated.evaluation.voc import (
     HIT,
     MISS,
     Claims,
-    _prepare,
     best_first,
+    check_evaluated,
     is_difficult,
     judge,
     largest,
-    text_table,
 )
 from ssd_annotated.nms import Detections
+from ssd_annotated.tables import text_table
 
 NEAR = 0.1  # the IoU from which a false positive has to do with an object (Hoiem et al. 2012)
 KINDS = ("duplicate", "localization", "confusion", "background", "miss")
@@ -70,8 +70,8 @@ def find_mistakes(
     Parameters
     ----------
     detections, targets, num_classes, iou_threshold
-        As in :func:`~ssd_annotated.evaluate.evaluate`, which judges in the same way, and raises
-        the same errors.
+        As in :func:`~ssd_annotated.evaluation.voc.evaluate`, which judges in the same way, and
+        raises the same errors.
     minimum_score
         In [0, 1].
 
@@ -83,7 +83,7 @@ def find_mistakes(
     """
     if not 0 <= minimum_score <= 1:
         raise ValueError(f"minimum_score must be in [0, 1], not {minimum_score}")
-    detections, targets = _prepare(detections, targets, num_classes, iou_threshold)
+    detections, targets = check_evaluated(detections, targets, num_classes, iou_threshold)
     wrong, missed = [], []
     for image, (found, target) in enumerate(zip(detections, targets, strict=True)):
         found = best_first(found)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from torch import Tensor
 from torchvision.models.detection import SSD300_VGG16_Weights
 
-from ssd_annotated.conventions import CONVENTIONS
 from ssd_annotated.model import SSD, ModelSpec, Recipe, build
+from ssd_annotated.published.conventions import CONVENTIONS
 
 #: PASCAL VOC's classes in the order of the alphabet, which all published VOC checkpoints use.
 # fmt: off

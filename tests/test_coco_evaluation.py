@@ -8,7 +8,7 @@ import pytest
 import torch
 from refusals import refuses
 
-from ssd_annotated.coco import evaluate_coco
+from ssd_annotated.evaluation.coco import evaluate_coco
 from ssd_annotated.nms import Detections
 
 SIZE = (200, 400)

@@ -1,0 +1,221 @@
+"""Detect on files and cameras: pictures, folders and videos in; drawings and JSON out."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from ssd_annotated.app.media import Frame, Images, Photograph, Video
+from ssd_annotated.app.writers import (
+    Output,
+    Writer,
+    annotated_images,
+    annotated_video,
+    check_target,
+    describe,
+    json_document,
+    json_lines,
+)
+from ssd_annotated.checks import check_at_least
+from ssd_annotated.data.annotation import Problem
+from ssd_annotated.detection import changed, detect_stream
+from ssd_annotated.model import SSD, Recipe
+from ssd_annotated.nms import Detections
+
+
+class Tally(NamedTuple):
+    """How many images or frames were looked at, how many objects were found, and what went wrong.
+
+    `str` of a problem names the file and says what is wrong with it.
+    """
+
+    images: int
+    objects: int
+    problems: list[Problem]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is written of what is found, and how: the options of `detect_images` and `detect_video`.
+
+    Parameters
+    ----------
+    drawings
+        Copies with boxes and names. For images a folder, made if it is missing, where each keeps
+        its name; for a video an ``.mp4`` file, without sound.
+    document
+        The detections as numbers: for images a ``.json`` file (see `json_document`; ``"model"`` is
+        what `describe` says), for a video a ``.jsonl`` file (see `json_lines`).
+    batch_size
+        Images or frames that pass through the network together. With a camera, 1 shows a frame as
+        soon as it is there.
+    on_bad
+        ``"raise"``: what cannot be read is an error; ``"skip"``: it is left out and listed.
+    progress
+        Whether to show a bar, on stderr.
+    recipe
+        Fields of the model's recipe that differ for this call, such as ``nms_threshold``.
+    score_threshold
+        The lowest score written.
+    """
+
+    drawings: str | Path | None = None
+    document: str | Path | None = None
+    batch_size: int = 8
+    on_bad: Literal["raise", "skip"] = "raise"
+    progress: bool = True
+    score_threshold: float = 0.5
+    recipe: Mapping[str, object] = field(default_factory=dict)
+
+    def recipe_for(self, model: SSD) -> Recipe:
+        """The model's recipe with the changes of this job."""
+        return changed(model.recipe, {"score_threshold": self.score_threshold, **self.recipe})
+
+
+def detect_images(model: SSD, source: str | Path, **options: object) -> Tally:
+    """Detect on an image file or on all of a folder, and write what is found.
+
+    Parameters
+    ----------
+    source
+        See `Images`.
+    **options
+        See `Job`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or folder.
+    ValueError
+        If a file is no image (or no image is left), if a drawing would overwrite an image, or if
+        neither drawings nor a document are wanted.
+    """
+    job = Job(**options)
+    images = Images(source, job.on_bad)
+    recipe = job.recipe_for(model)
+    outputs = _image_outputs(images.files, job, model.spec.architecture, recipe)
+    counter = _Counter()
+    with ExitStack() as files:
+        writers = [counter, *map(files.enter_context, outputs)]
+        bar = tqdm(total=len(images), unit="image", disable=not job.progress)
+        _run(model, images, recipe, job.batch_size, writers, bar)
+        if counter.images == 0:
+            raise ValueError(f"{source}: no image is left of {len(images)}: {images.problems[0]}")
+    return Tally(counter.images, counter.objects, images.problems)
+
+
+def _image_outputs(inputs: list[Path], job: Job, architecture: str, recipe: Recipe) -> list[Output]:
+    """What `detect_images` writes to, checked, not yet open."""
+    outputs = []
+    if job.document is not None:
+        path = check_target(Path(job.document), ".json", inputs)
+        outputs.append(json_document(path, describe(architecture, recipe), recipe.class_names))
+    if job.drawings is not None:
+        for file in inputs:
+            check_target(Path(job.drawings) / file.name, file.suffix, inputs)
+        outputs.append(annotated_images(Path(job.drawings), recipe.class_names))
+    if not outputs:
+        raise ValueError("nothing to write: give drawings, a document, or both")
+    return outputs
+
+
+def detect_video(
+    model: SSD,
+    source: str | Path | int,
+    *,
+    on_frame: Writer | None = None,
+    frames: int | None = None,
+    **options: object,
+) -> Tally:
+    """Detect on every frame of a video file, or of a camera until Ctrl-C, and write what is found.
+
+    Parameters
+    ----------
+    source
+        See `Video`.
+    on_frame
+        Called with each `Frame` and its `Detections`, for example to show it in a window.
+    frames
+        Stop after so many; None for all there are.
+    **options
+        See `Job`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, OSError
+        As `Video`; ValueError also if the video would be overwritten, or nothing is wanted.
+
+    Notes
+    -----
+    A camera gives as many frames as there is time for, so that its annotated video, which has the
+    camera's own rate, may run faster than life. The document has the true times.
+    """
+    check_at_least("frames", frames, 1)
+    job = Job(**options)
+    recipe = job.recipe_for(model)
+    counter = _Counter()
+    with Video(source, job.on_bad) as video, ExitStack() as files:
+        outputs = _video_outputs(video, job, recipe.class_names)
+        if not outputs and on_frame is None:
+            raise ValueError("nothing to write: give drawings, a document, both, or on_frame")
+        writers = [counter, *map(files.enter_context, outputs), *filter(None, [on_frame])]
+        bar = tqdm(total=frames or video.count, unit="frame", disable=not job.progress)
+        try:
+            _run(model, islice(video, frames), recipe, job.batch_size, writers, bar)
+        except KeyboardInterrupt:
+            if not (video.is_camera and counter.images):
+                raise
+    return Tally(counter.images, counter.objects, video.problems)
+
+
+def _video_outputs(video: Video, job: Job, class_names: tuple[str, ...]) -> list[Output]:
+    """What `detect_video` writes to, checked, not yet open."""
+    inputs = [] if video.is_camera else [Path(video.name)]
+    outputs = []
+    if job.document is not None:
+        outputs.append(json_lines(check_target(Path(job.document), ".jsonl", inputs), class_names))
+    if job.drawings is not None:
+        path = check_target(Path(job.drawings), ".mp4", inputs)
+        outputs.append(annotated_video(path, video.fps, class_names))
+    return outputs
+
+
+class _Counter:
+    """Counts images, and objects in them."""
+
+    def __init__(self) -> None:
+        self.images, self.objects = 0, 0
+
+    def __call__(self, item: Photograph | Frame, found: Detections) -> None:  # noqa: ARG002
+        self.images += 1
+        self.objects += len(found.scores)
+
+
+def _run(
+    model: SSD,
+    items: Iterable[Photograph | Frame],
+    recipe: Recipe,
+    batch_size: int,
+    writers: list[Writer],
+    bar: tqdm,
+) -> None:
+    """Detect on all items, and hand each with its detections to all writers, in order."""
+    waiting: deque[Photograph | Frame] = deque()  # a batch: taken by the network, not yet written
+
+    def images() -> Iterator[np.ndarray]:
+        for item in items:
+            waiting.append(item)
+            yield item.image
+
+    with bar:
+        for detections in detect_stream(model, images(), batch_size, **asdict(recipe)):
+            item = waiting.popleft()
+            for write in writers:
+                write(item, detections)
+            bar.update()

@@ -1,0 +1,160 @@
+"""What was found, written down: JSON, annotated photographs and annotated videos.
+
+A file is written under another name and then renamed: nobody sees half of it.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from ssd_annotated.app.draw import draw_detections, to_pixels
+from ssd_annotated.app.media import Frame, Photograph
+from ssd_annotated.files import whole
+from ssd_annotated.model import Recipe
+from ssd_annotated.nms import Detections
+
+# Takes one photograph or frame with what was found in it.
+Writer = Callable[[Photograph | Frame, Detections], None]
+# Open while there is something to write; a file that was not written to the end is not left.
+Output = AbstractContextManager[Writer]
+
+
+def check_target(target: Path, suffix: str, inputs: list[Path]) -> Path:
+    """The file, unless its name does not end in `suffix`, or it is one of the inputs."""
+    if target.suffix.lower() != suffix.lower():
+        raise ValueError(f"{target}: expected a name that ends in {suffix}")
+    if target.exists() and any(file.exists() and target.samefile(file) for file in inputs):
+        raise ValueError(f"{target}: would overwrite what is read")
+    return target
+
+
+def found_plainly(
+    image: UInt8[np.ndarray, "H W 3"], detections: Detections, class_names: tuple[str, ...]
+) -> dict[str, object]:
+    """Width, height and detections of an image as JSON knows them.
+
+    ``box_px`` is ``xyxy`` in pixels from the top left corner, cut off at the image's border.
+    """
+    height, width = image.shape[:2]
+    boxes = to_pixels(detections, width, height).round(2).tolist()
+    scores, labels = detections.scores.cpu().double().tolist(), detections.labels.tolist()
+    found = [
+        {"label": label, "name": class_names[label], "score": round(score, 6), "box_px": box}
+        for box, score, label in zip(boxes, scores, labels)
+    ]
+    return {"width": width, "height": height, "detections": found}
+
+
+@contextmanager
+def json_document(path: Path, model: dict, class_names: tuple[str, ...]) -> Iterator[Writer]:
+    """One JSON document: ``{"model": …, "images": [{"file", "width", "height", "detections"}]}``.
+
+    An image is written when it is given, one a line.
+    """
+    with whole(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        file.write(f'{{"model": {json.dumps(model)},\n"images": [')
+        between = iter(["\n"])
+
+        def add(photograph: Photograph, detections: Detections) -> None:
+            plain = found_plainly(photograph.image, detections, class_names)
+            line = json.dumps({"file": photograph.file.name, **plain})
+            file.write(next(between, ",\n") + line)
+
+        yield add
+        file.write("\n]}\n")
+
+
+@contextmanager
+def json_lines(path: Path, class_names: tuple[str, ...]) -> Iterator[Writer]:
+    """JSON lines, one for each frame: frame, seconds, width, height and detections."""
+    with whole(path) as partial, open(partial, "w", encoding="utf-8") as file:
+
+        def add(frame: Frame, detections: Detections) -> None:
+            plain = found_plainly(frame.image, detections, class_names)
+            line = {"frame": frame.number, "seconds": round(frame.seconds, 6), **plain}
+            file.write(json.dumps(line) + "\n")
+
+        yield add
+
+
+@contextmanager
+def annotated_images(folder: Path, class_names: tuple[str, ...]) -> Iterator[Writer]:
+    """A folder of the photographs with their boxes, each under its own name."""
+
+    def add(photograph: Photograph, detections: Detections) -> None:
+        drawn = draw_detections(photograph.image, detections, class_names)
+        write_image(drawn, folder / photograph.file.name)
+
+    yield add
+
+
+def write_image(image: UInt8[np.ndarray, "H W 3"], path: Path) -> None:
+    """Write an RGB image in the format that the file's name asks for, whole or not at all."""
+    try:
+        done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error as error:
+        raise ValueError(f"{path}: OpenCV cannot write this format: {error.err}") from error
+    if not done:
+        height, width = image.shape[:2]
+        raise ValueError(f"{path}: OpenCV cannot write {width} × {height} pixels in this format")
+    with whole(path) as partial:
+        partial.write_bytes(data.tobytes())
+
+
+@contextmanager
+def annotated_video(
+    path: Path, fps: float | None, class_names: tuple[str, ...]
+) -> Iterator[Writer]:
+    """An MP4 of the frames with their boxes, ``mp4v``, without sound; 30 a second if unknown."""
+    with whole(path) as partial:
+        file = VideoFile(partial, fps or 30.0)
+
+        def add(frame: Frame, detections: Detections) -> None:
+            file.write(draw_detections(frame.image, detections, class_names))
+
+        try:
+            yield add
+        finally:
+            file.close()
+
+
+class VideoFile:
+    """A video being written; the first frame decides on its size."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path, self.fps = path, fps
+        self.shape: tuple[int, ...] | None = None
+        self._writer = cv2.VideoWriter()
+
+    def write(self, image: UInt8[np.ndarray, "H W 3"]) -> None:
+        """Add a frame, RGB; where a side is odd its last pixels are doubled, as MPEG wants it."""
+        self.shape = self.shape or self._open(image.shape)
+        if image.shape != self.shape:
+            # OpenCV would leave it out, and say nothing.
+            raise ValueError(f"{self.path}: a frame of shape {image.shape} after {self.shape}")
+        height, width = image.shape[:2]
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        even = cv2.copyMakeBorder(bgr, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        self._writer.write(even)
+
+    def _open(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        height, width = shape[:2]
+        even = (width + width % 2, height + height % 2)
+        if not self._writer.open(str(self.path), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, even):
+            raise OSError(f"{self.path}: OpenCV cannot write a video of {width} × {height} pixels")
+        return shape
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._writer.release()
+
+
+def describe(architecture: str, recipe: Recipe) -> dict[str, object]:
+    """What someone needs to know of a model to use what it says: plain data, fit for JSON."""
+    return {"architecture": architecture, "recipe": asdict(recipe)}

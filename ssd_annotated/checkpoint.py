@@ -1,0 +1,111 @@
+"""Models in files: weights, spec and recipe as plain data, and the one that ships with the package.
+
+Nothing is unpickled but tensors, numbers, strings and containers of these.
+"""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ssd_annotated.files import whole
+from ssd_annotated.model import SSD, ModelSpec, Recipe, build
+from ssd_annotated.priors import PriorSpec
+
+
+def save_model(model: SSD, path: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write the weights, the spec and the recipe as plain data, whole or not at all.
+
+    With a `dtype` such as ``torch.float16`` the weights are stored in it.
+    """
+    content = describe(model)
+    if dtype is not None:
+        weights = content["state_dict"]
+        content["state_dict"] = {
+            k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()
+        }
+    write_whole(content, path)
+
+
+def describe(model: SSD) -> dict[str, object]:
+    """Spec, recipe and weights: all that `load_model` needs to build the model again."""
+    model = uncompiled(model)
+    spec, recipe = plain(asdict(model.spec)), plain(asdict(model.recipe))
+    return {"spec": spec, "recipe": recipe, "state_dict": model.state_dict()}
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The network inside what `torch.compile` makes of one, which gives its weights other names."""
+    return getattr(model, "_orig_mod", model)
+
+
+def write_whole(content: dict[str, object], path: str | Path) -> None:
+    """Write a file of plain data and tensors that is never seen half written.
+
+    It is written beside its place, brought to the disk, and then renamed, which happens at once.
+    """
+    with whole(path) as partial, open(partial, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def plain(value: object) -> object:
+    """Python's own numbers, strings and tuples for NumPy's, which a safe load would refuse."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
+
+
+def load_model(path: str | Path) -> SSD:
+    """Build the model that `save_model` wrote, in eval mode, on the CPU, in single precision.
+
+    The checkpoints of a training can be loaded too; what they hold besides is left aside.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, holds something else, or an architecture this version does not know.
+    """
+    content = read_plain(path)
+    if not isinstance(content, dict) or not {"spec", "recipe", "state_dict"} <= set(content):
+        raise ValueError(f"{path} holds no model: expected spec, recipe and state_dict")
+    try:
+        return _rebuild(*(content[name] for name in ("spec", "recipe", "state_dict")))
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_plain(path: str | Path) -> object:
+    """What `write_whole` wrote, on the CPU; a ValueError if the file is damaged."""
+    with open(path, "rb") as file:
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # zip, pickle and end-of-file errors have no base of their own
+            raise ValueError(f"{path} is damaged, or was not written by save_model") from error
+
+
+def _rebuild(spec: dict, recipe: dict, state_dict: dict[str, Tensor]) -> SSD:
+    """The model that these plain data describe."""
+    spec = ModelSpec(**{**spec, "priors": PriorSpec(**spec["priors"])})
+    with torch.device("cpu"):  # whatever device is the default
+        model = build(spec, Recipe(**recipe))
+    model.load_state_dict(state_dict)
+    return model.eval()
+
+
+def pretrained(name: str = "tiny-graffiti") -> SSD:
+    """Load a small model that ships with the package, in eval mode.
+
+    ``"tiny-graffiti"`` is a TinySSD trained on the graffiti digits.
+    """
+    folder = Path(__file__).parent / "pretrained"
+    names = sorted(path.stem for path in folder.glob("*.pt"))
+    if name not in names:
+        raise ValueError(f"no model {name!r} ships with the package, only {names}")
+    return load_model(folder / f"{name}.pt")

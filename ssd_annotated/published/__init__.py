@@ -1,0 +1,1 @@
+"""Published SSDs: what each decides differently, and how its checkpoints are read."""

@@ -1,0 +1,1 @@
+"""Training: the loop, its settings, its batches, a run in a folder, several processes."""

@@ -1,0 +1,95 @@
+"""Batches: which images each step sees, and the workers that prepare them."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from functools import partial
+from itertools import count, islice
+from multiprocessing import parent_process
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ssd_annotated.data.augment import Augmented
+from ssd_annotated.model import SSD, Recipe
+from ssd_annotated.training import distributed
+from ssd_annotated.training.settings import Settings
+from ssd_annotated.transforms import collate
+
+
+def order(length: int, seed: int, start: int = 0) -> Iterator[tuple[int, int]]:
+    """(index, epoch) of the images from number `start` on, in a stream of epochs without end.
+
+    Each epoch holds every index once, in an order that depends on the seed and the epoch alone.
+    """
+    first, skipped = divmod(start, length)
+    for epoch in count(first):
+        shuffled = np.random.default_rng((seed, epoch)).permutation(length).tolist()
+        for index in shuffled[skipped:]:
+            yield index, epoch
+        skipped = 0
+
+
+def batch_keys(length: int, settings: Settings, first_step: int) -> Iterator[list[tuple[int, int]]]:
+    """The (index, epoch) of this process's images, batch by batch, from a step to the last."""
+    stream = order(length, settings.seed, first_step * settings.batch_size)
+    own = settings.batch_size // distributed.world_size()
+    mine = slice(distributed.rank() * own, (distributed.rank() + 1) * own)
+    for _ in range(first_step, settings.steps):
+        yield list(islice(stream, settings.batch_size))[mine]
+
+
+class _Keyed(Dataset):
+    """A data set asked by (index, epoch), whether it knows of epochs or not."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, dict[str, Tensor]]:
+        return self.dataset[key if isinstance(self.dataset, Augmented) else key[0]]
+
+
+def make_loader(dataset: Dataset, model: SSD, settings: Settings, first_step: int) -> DataLoader:
+    """All batches from a step to the last: one loader, so that workers never wait for an epoch."""
+    return DataLoader(
+        _Keyed(dataset),
+        batch_sampler=batch_keys(len(dataset), settings, first_step),
+        num_workers=settings.workers,
+        collate_fn=partial(_collate, recipe=model.recipe),
+        pin_memory=model.priors.device.type == "cuda",
+        worker_init_fn=start_worker,
+    )
+
+
+def _collate(
+    samples: list[tuple[np.ndarray, dict[str, Tensor]]], recipe: Recipe
+) -> tuple[Float[Tensor, "B 3 H W"], list[dict[str, np.ndarray]]]:
+    """A batch, with what the loss wants of the targets as arrays.
+
+    Each tensor that a worker sends is an open file, and 1024 of those are often all there may be.
+    """
+    images, targets = collate(samples, recipe)
+    return images, [{name: t[name].numpy() for name in ("boxes", "labels")} for t in targets]
+
+
+def start_worker(_number: int) -> None:
+    """A worker is one thread, OpenCV's included, and stops when the trainer stops, not before.
+
+    Whoever stops a program may well signal its workers too: these obey the trainer alone.
+    """
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # macOS and Windows do not tell who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_obey_the_trainer, daemon=True).start()
+
+
+def _obey_the_trainer() -> None:
+    """End this process at once when its parent says so, as Python does when it exits."""
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent_process().pid:
+        pass
+    os._exit(0)

@@ -1,0 +1,147 @@
+"""The numbers of a training, and what follows from them: the learning rate and the optimizer."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from ssd_annotated.checks import check_at_least, check_choice, check_non_negative, check_within
+
+#: torch.manual_seed takes 64 bits.
+LARGEST_SEED = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The numbers of a training; the defaults are the paper's, for PASCAL VOC on one GPU.
+
+    Parameters
+    ----------
+    steps, batch_size
+        How many batches, of how many images. Several processes share a batch.
+    optimizer, lr, weight_decay
+        ``"sgd"`` has a momentum of 0.9. `lr` is the peak of the schedule.
+    schedule
+        ``"steps"`` divides the rate by ten at each of the `milestones`, which are fractions of the
+        steps: at 80k and 100k of 120k. ``"onecycle"`` rises for a tenth of the steps and falls for
+        the rest, both along half a cosine.
+    warmup
+        Over so many steps, but a tenth of all at most, the rate rises from a third to its value.
+        (The paper has none; it spares a run with large batches its first, wildest steps.)
+    bias_lr_factor, bias_weight_decay
+        Biases learn twice as fast in the authors' Caffe code, and do not decay.
+    clip_norm
+        The largest norm of the whole gradient; None for any.
+    precision
+        Of the network; weights and loss stay in single precision. ``"float16"`` scales the loss
+        so that small gradients do not vanish, ``"bfloat16"`` need not.
+    freeze_batch_norm
+        Use the statistics that batch normalisation has, and leave them as they are.
+    compile
+        Compile the network with `torch.compile`: a slower start, faster steps.
+    workers
+        Processes that prepare images; 0 leaves that to this one.
+    seed
+        Of the order of the images. (Seed torch before building the model to fix its weights.)
+
+    Raises
+    ------
+    ValueError
+        If a number is outside its limits, or a choice unknown.
+    """
+
+    steps: int = 120_000
+    batch_size: int = 32
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 1e-3
+    weight_decay: float = 5e-4
+    schedule: Literal["steps", "onecycle"] = "steps"
+    milestones: tuple[float, ...] = (2 / 3, 5 / 6)
+    warmup: int = 500
+    bias_lr_factor: float = 2.0
+    bias_weight_decay: float = 0.0
+    clip_norm: float | None = None
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    freeze_batch_norm: bool = False
+    compile: bool = False
+    workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            # NumPy's numbers would make a checkpoint that no safe load reads.
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic):
+                object.__setattr__(self, field.name, value.item())
+        milestones = tuple(float(milestone) for milestone in self.milestones)
+        object.__setattr__(self, "milestones", milestones)
+        self._check()
+
+    def _check(self) -> None:
+        check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
+        check_choice("schedule", self.schedule, ("steps", "onecycle"))
+        check_choice("precision", self.precision, ("float32", "bfloat16", "float16"))
+        for name, least in {"steps": 1, "batch_size": 1, "warmup": 0, "workers": 0}.items():
+            check_at_least(name, getattr(self, name), least)
+        check_within("seed", self.seed, 0, LARGEST_SEED)
+        for name in ("lr", "weight_decay", "bias_lr_factor", "bias_weight_decay"):
+            check_non_negative(name, getattr(self, name))
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be above 0, or None, not {self.clip_norm}")
+        for milestone in self.milestones:
+            check_within("milestones (fractions of the steps)", milestone, 0, 1)
+
+
+#: What trains a network with batch normalisation in minutes: the chapters' short runs.
+QUICK = Settings(
+    steps=1000,
+    optimizer="adamw",
+    lr=4e-3,
+    schedule="onecycle",
+    warmup=0,
+    bias_lr_factor=1.0,
+    bias_weight_decay=5e-4,
+)
+
+
+def learning_rate(step: int, settings: Settings) -> float:
+    """η(step): the schedule times the warm-up."""
+    warmup = min(settings.warmup, settings.steps // 10)
+    ramp = 1 / 3 + 2 / 3 * step / warmup if step < warmup else 1
+    if settings.schedule == "onecycle":
+        return settings.lr * ramp * _one_cycle(step, settings.steps)
+    passed = sum(step >= round(m * settings.steps) for m in settings.milestones)
+    return settings.lr * ramp * 0.1**passed
+
+
+def _one_cycle(step: int, steps: int) -> float:
+    """Up half a cosine from 1/25 to 1 in a tenth of the steps, down another one to 1/250,000."""
+    top = max(0.1 * steps - 1, 1)
+    if step <= top:
+        return _half_cosine(1 / 25, 1, step / top)
+    return _half_cosine(1, 4e-6, (step - top) / max(steps - 1 - top, 1))
+
+
+def _half_cosine(start: float, end: float, way: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * way)) / 2
+
+
+def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """Two groups of parameters: biases, which may learn and decay otherwise, and all others."""
+    biases, others = [], []
+    for name, parameter in model.named_parameters():
+        (biases if name.endswith("bias") else others).append(parameter)
+    groups = [
+        {"params": others, "lr_factor": 1.0, "weight_decay": settings.weight_decay},
+        {
+            "params": biases,
+            "lr_factor": settings.bias_lr_factor,
+            "weight_decay": settings.bias_weight_decay,
+        },
+    ]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, settings.lr)
+    return torch.optim.SGD(groups, settings.lr, momentum=0.9)

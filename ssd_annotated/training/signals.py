@@ -1,0 +1,30 @@
+"""SIGTERM and Ctrl-C, caught so that a training ends after a step and not within one."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[signal.Signals]]:
+    """Collect SIGTERM and Ctrl-C in a list, instead of being stopped by them in mid-step.
+
+    A second Ctrl-C interrupts at once. (Only the main thread of a program may catch signals.)
+    """
+    caught: list[signal.Signals] = []
+
+    def catch(number: int, _frame: object) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(signal.Signals(number))
+
+    watched = (signal.SIGTERM, signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread():
+        watched = ()
+    before = {number: signal.signal(number, catch) for number in watched}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,238 @@
+"""Training: show the network a batch, measure the loss, step downhill, again."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from ssd_annotated.checks import check_at_least
+from ssd_annotated.loss import LossParts, MultiBoxLoss
+from ssd_annotated.model import SSD
+from ssd_annotated.training import distributed
+from ssd_annotated.training.batches import make_loader
+from ssd_annotated.training.settings import QUICK, Settings, learning_rate, make_optimizer
+
+Record = dict[str, int | float]
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss is NaN or infinite; carries the `images` and `targets` of the batch that did it."""
+
+    def __init__(self, message: str, images: Tensor, targets: list[dict[str, Tensor]]) -> None:
+        super().__init__(message)
+        self.images, self.targets = images, targets
+
+
+def train(
+    model: SSD,
+    dataset: Dataset,
+    settings: Settings = QUICK,
+    *,
+    loss: MultiBoxLoss | None = None,
+    progress: bool = True,
+    on_step: Callable[[int, SSD], None] | None = None,
+    **changes: object,
+) -> list[Record]:
+    """Minimise the multibox loss of `model` on `dataset`, in memory, from first step to last.
+
+    Parameters
+    ----------
+    dataset, settings, loss
+        See `Trainer`.
+    progress
+        Whether to show a bar.
+    on_step
+        Called as ``on_step(step, model)`` after each step, to look at the model as it learns.
+    changes
+        Settings to change: ``train(model, scenes, steps=100, batch_size=10)``.
+
+    Returns
+    -------
+    One record a step, as `Trainer.step` gives it. (`run` keeps records and weights in a folder.)
+    """
+    trainer = Trainer(model, dataset, replace(settings, **changes), loss)
+    history = []
+    bar = tqdm(range(trainer.settings.steps), disable=not progress, unit="step")
+    for step in bar:
+        history.append(trainer.step())
+        bar.set_postfix_str(summary(history[-1]), refresh=False)
+        if on_step is not None:
+            on_step(step, model)
+    return history
+
+
+def summary(record: Record) -> str:
+    """What a progress bar says beside the step and the time left."""
+    return (
+        f"localization {record['localization']:.2f}, confidence {record['confidence']:.2f}, "
+        f"lr {record['lr']:.1e}, {record['images_per_second']:.0f} images/s"
+    )
+
+
+class Trainer:
+    """A model, its data and its optimizer, between two steps.
+
+    Parameters
+    ----------
+    model
+        Trained on the device where it is, in place.
+    dataset
+        Items are (uint8 RGB image, target), as `GraffitiDigits` and `VOCFolder` give them. Wrap it
+        in `Augmented`, outermost, to see every epoch anew.
+    settings
+        The paper's, if not given.
+    loss
+        By default the paper's, for the model's priors and variances.
+
+    Attributes
+    ----------
+    next_step
+        The number of the next step, from 0.
+
+    Raises
+    ------
+    ValueError
+        If the data set is empty, or the processes cannot share a batch evenly.
+
+    Notes
+    -----
+    What step s sees depends on the settings, the data and s alone, not on what was before: a run
+    that goes on from a saved state is the run that was never interrupted.
+    """
+
+    def __init__(
+        self,
+        model: SSD,
+        dataset: Dataset,
+        settings: Settings | None = None,
+        loss: MultiBoxLoss | None = None,
+    ) -> None:
+        self.model, self.dataset, self.settings = model, dataset, settings or Settings()
+        check_at_least("len(dataset)", len(dataset), 1)
+        if self.settings.batch_size % distributed.world_size():
+            raise ValueError(
+                f"{distributed.world_size()} processes cannot share a batch_size of "
+                f"{self.settings.batch_size} evenly"
+            )
+        loss = loss or MultiBoxLoss(model.priors, variances=model.recipe.variances)
+        self.loss = loss.to(model.priors.device)
+        # Channels-last lays a pixel's channels side by side: the same numbers, faster convolutions.
+        model.to(memory_format=torch.channels_last)
+        self.network = distributed.wrap(model)
+        if self.settings.compile:
+            self.network = torch.compile(self.network)
+        self.optimizer = make_optimizer(model, self.settings)
+        half = self.settings.precision == "float16"
+        self.scaler = torch.amp.GradScaler(model.priors.device.type, enabled=half)
+        self.next_step = 0
+        self._batches: Iterator | None = None
+
+    def step(self) -> Record:
+        """Take one step down the gradient of one batch's loss.
+
+        Returns
+        -------
+        step, localization, confidence, lr, images_per_second; losses before the step.
+
+        Raises
+        ------
+        NonFiniteLossError
+            If the loss is NaN or infinite, naming the step and both parts. The weights are as they
+            were before the step.
+        """
+        started = time.perf_counter()
+        images, targets = self._next_batch()
+        lr = learning_rate(self.next_step, self.settings)
+        self._set_mode(lr)
+        with self._autocast():
+            offsets, logits = self.network(images)
+        priors = self.loss.priors  # of the precision that the loss is measured in
+        parts = self.loss((offsets.to(priors), logits.to(priors)), targets)
+        share = distributed.global_share(parts, self.loss.normalize)
+        losses = self._finite_losses(parts, share, images, targets)
+        self._descend(parts.total * share)
+        seconds = time.perf_counter() - started
+        record = {
+            "step": self.next_step,
+            **losses,
+            "lr": lr,
+            "images_per_second": self.settings.batch_size / seconds,
+        }
+        self.next_step += 1
+        return record
+
+    def state(self) -> dict[str, object]:
+        """What must be kept, beside the weights, to go on as if nothing had happened."""
+        return {
+            "next_step": self.next_step,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Go on where `state` was taken; the model must have the weights of that moment."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.next_step, self._batches = state["next_step"], None
+
+    def _next_batch(self) -> tuple[Tensor, list[dict[str, Tensor]]]:
+        """The batch of the next step, where the model is."""
+        if self._batches is None:
+            self._batches = iter(
+                make_loader(self.dataset, self.model, self.settings, self.next_step)
+            )
+        images, targets = next(self._batches)
+        priors = self.model.priors
+        images = images.to(priors, non_blocking=True).to(memory_format=torch.channels_last)
+        on_device = [
+            {name: torch.from_numpy(array).to(priors.device) for name, array in target.items()}
+            for target in targets
+        ]
+        return images, on_device
+
+    def _set_mode(self, lr: float) -> None:
+        """Train mode, whatever somebody who looked at the model left it in; and the rates."""
+        self.model.train()
+        if self.settings.freeze_batch_norm:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_factor"]
+
+    def _autocast(self) -> torch.autocast:
+        precision = self.settings.precision
+        kind = self.model.priors.device.type
+        dtype = torch.float16 if precision == "float16" else torch.bfloat16
+        return torch.autocast(kind, dtype, enabled=precision != "float32")
+
+    def _finite_losses(
+        self, parts: LossParts, share: Tensor, images: Tensor, targets: list[dict[str, Tensor]]
+    ) -> dict[str, float]:
+        """The whole batch's losses; if they are no numbers, all processes find out at once."""
+        own = torch.stack([parts.localization, parts.confidence]) * share
+        # One copy from the device for both numbers: it makes the host wait for the device.
+        localization, confidence = (distributed.total(own) / distributed.world_size()).tolist()
+        if not math.isfinite(localization + confidence):
+            raise NonFiniteLossError(
+                f"the loss is no longer finite at step {self.next_step}: localization "
+                f"{localization}, confidence {confidence}",
+                images,
+                targets,
+            )
+        return {"localization": localization, "confidence": confidence}
+
+    def _descend(self, loss: Float[Tensor, ""]) -> None:
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        if self.settings.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
