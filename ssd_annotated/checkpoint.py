@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd_annotated.files import whole
-from ssd_annotated.model import SSD, ModelSpec, Recipe, build
+from ssd_annotated.model import SSD, ModelSpec, Recipe, build, check_architecture
 from ssd_annotated.priors import PriorSpec
 
 
@@ -20,6 +20,11 @@ def save_model(model: SSD, path: str | Path, dtype: torch.dtype | None = None) -
     """Write the weights, the spec and the recipe as plain data, whole or not at all.
 
     With a `dtype` such as ``torch.float16`` the weights are stored in it.
+
+    Raises
+    ------
+    ValueError
+        If `load_model` could not build such a model; see `register_architecture`.
     """
     content = describe(model)
     if dtype is not None:
@@ -33,6 +38,7 @@ def save_model(model: SSD, path: str | Path, dtype: torch.dtype | None = None) -
 def describe(model: SSD) -> dict[str, object]:
     """Spec, recipe and weights: all that `load_model` needs to build the model again."""
     model = uncompiled(model)
+    check_architecture(model.spec.architecture)
     spec, recipe = plain(asdict(model.spec)), plain(asdict(model.recipe))
     return {"spec": spec, "recipe": recipe, "state_dict": model.state_dict()}
 

@@ -50,3 +50,8 @@ def check_length(name: str, values: Sequence[object], length: int) -> None:
     """Raise a ValueError unless there are so many values."""
     if len(values) != length:
         raise ValueError(f"{name} must be {length} values, not {len(values)}: {values}")
+
+
+def check_seed(value: int) -> None:
+    """Raise a ValueError unless the value is a seed: 64 bits, as `torch.manual_seed` takes."""
+    check_within("seed", value, 0, 2**64 - 1)

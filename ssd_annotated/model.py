@@ -4,7 +4,7 @@ Nothing here knows what an object is. Every cell of every map answers, for each 
 is it?" (C logits) and "where exactly?" (4 offsets), by one 3×3 convolution each.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -357,11 +357,34 @@ def extra_block(
     )
 
 
-_BUILDERS = {"tiny_ssd": _build_tiny, **dict.fromkeys(_VGG_PLANS, _build_vgg)}
+#: What `build` can build, by name; `register_architecture` adds to it.
+ARCHITECTURES = {"tiny_ssd": _build_tiny, **dict.fromkeys(_VGG_PLANS, _build_vgg)}
+
+
+def register_architecture(name: str, builder: Callable[[ModelSpec, Recipe], SSD]) -> None:
+    """Make an architecture of your own known to `build`, and with it to `load_model`.
+
+    Do this before loading, too: a file holds the name, not the code.
+
+    Raises
+    ------
+    ValueError
+        If the name stands for another architecture.
+    """
+    if ARCHITECTURES.setdefault(name, builder) is not builder:
+        raise ValueError(f"there is another architecture {name!r} already")
+
+
+def check_architecture(name: str) -> None:
+    """Raise a ValueError unless `build` knows this architecture."""
+    if name not in ARCHITECTURES:
+        raise ValueError(
+            f"unknown architecture {name!r}: expected one of {sorted(ARCHITECTURES)}, or one made "
+            f"known by register_architecture({name!r}, ...)"
+        )
 
 
 def build(spec: ModelSpec, recipe: Recipe) -> SSD:
     """Build the architecture that `spec` names, with random weights."""
-    if spec.architecture not in _BUILDERS:
-        raise ValueError(f"unknown architecture {spec.architecture!r}")
-    return _BUILDERS[spec.architecture](spec, recipe)
+    check_architecture(spec.architecture)
+    return ARCHITECTURES[spec.architecture](spec, recipe)

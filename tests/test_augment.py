@@ -439,7 +439,7 @@ def test_impossible_sizes_seeds_and_epochs_are_refused():
         sample(np.random.default_rng(0), CAFFE, (8, 8), torch.zeros(0, 4), 0)
     with refuses("image_size must be at least 1, not 0"):
         Augmented(Noises(), CAFFE, 0)
-    with refuses("seed must be at least 0, not -1"):
+    with refuses(r"seed must lie in \[0, \d+\], not -1"):
         Augmented(Noises(), CAFFE, 8, -1)
     with refuses("epoch must be at least 0, not -1"):
         augmented()[0, -1]

@@ -687,10 +687,36 @@ def test_evaluate_without_an_object_says_so(own_digits, tmp_path):
     clear(own_digits, "test")
     numbers = tmp_path / "numbers.json"
     result = run("evaluate", "tiny-graffiti", own_digits, "--json", numbers)
-    assert result.exit_code == 0
-    lines = result.stderr.splitlines()
-    assert f"{own_digits}:test: no object to find, and so no average precision" in lines
-    assert json.loads(numbers.read_text())["mean_ap"] is None
+    assert result.exit_code == 2
+    assert "DATA: no object to find in 4 images, so no mAP" in result.stderr
+    assert not numbers.exists()
+
+
+def test_a_validation_set_without_objects_is_refused_before_training(own_digits, tmp_path):
+    clear(own_digits, "test")
+    out = tmp_path / "run"
+    options = ("--model", "tiny", "--image-size", 128, "--val", f"{own_digits}:test")
+    result = run("train", own_digits, "--out", out, *options)
+    assert result.exit_code == 2
+    assert "--val: no object to find in 4 images, so no mAP" in result.stderr
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("score", ["nan", "-0.1", "1.5"])
+def test_a_score_is_a_number_from_0_to_1(digits, score, tmp_path):
+    options = ("--score", score, "--out", tmp_path / "found")
+    result = run("detect", "tiny-graffiti", digits / "JPEGImages", *options)
+    assert result.exit_code == 2
+    assert f"'--score': {score} is not in the range 0<=x<=1." in result.stderr
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_has_64_bits(digits, seed, tmp_path):
+    training = ("train", digits, "--model", "tiny", "--settings", "quick", "--out", tmp_path)
+    for command in (training, ("graffiti", "--out", tmp_path)):
+        result = run(*command, "--seed", seed)
+        assert result.exit_code == 2, command
+        assert str(seed) in result.stderr
 
 
 @pytest.mark.parametrize("option", ["--workers", "--batch-size"])

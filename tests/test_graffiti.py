@@ -384,11 +384,11 @@ def test_export_overwrites_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "val"}, r"split must be one of train, test, not 'val'"),
-        ({"variant": "huge"}, r"variant must be one of standard, tiny.*, not 'huge'"),
+        ({"split": "val"}, "split must be 'train' or 'test', not 'val'"),
+        ({"variant": "huge"}, "variant must be 'standard', 'tiny'.*, not 'huge'"),
         ({"length": 0}, r"length must be at least 1, not 0"),
         ({"image_size": 15}, r"image_size must be at least 16, not 15"),
-        ({"seed": -1}, r"seed must be at least 0, not -1"),
+        ({"seed": -1}, r"seed must lie in \[0, \d+\], not -1"),
     ],
 )
 def test_errors_name_the_value(arguments, message):

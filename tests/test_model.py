@@ -14,6 +14,7 @@ from torchvision.models.detection.ssd import SSDClassificationHead, SSDRegressio
 from ssd_annotated.checkpoint import load_model, pretrained, save_model
 from ssd_annotated.data.graffiti import CLASS_NAMES, GraffitiDigits
 from ssd_annotated.model import (
+    ARCHITECTURES,
     SSD,
     ModelSpec,
     Predictions,
@@ -22,6 +23,7 @@ from ssd_annotated.model import (
     channels_to_rows,
     down_block,
     extra_block,
+    register_architecture,
     ssd300_vgg16,
     ssd512_vgg16,
     tiny_ssd,
@@ -371,11 +373,46 @@ def test_a_checkpoint_of_another_kind_is_refused(tmp_path, content):
 
 
 def test_an_unknown_architecture_is_refused(tmp_path):
-    model = small()
-    model.spec = replace(model.spec, architecture="yolo")
-    save_model(model, tmp_path / "model.pt")
-    with refuses("model.pt: unknown architecture 'yolo'"):
+    save_model(small(), tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    content["spec"]["architecture"] = "yolo"
+    torch.save(content, tmp_path / "model.pt")
+    with refuses("model.pt: unknown architecture 'yolo': expected one of .*'tiny_ssd'"):
         load_model(tmp_path / "model.pt")
+
+
+def of_my_own(spec, recipe):
+    """TinySSD with another activation."""
+    model = ARCHITECTURES["tiny_ssd"](spec, recipe)
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, torch.nn.ReLU):
+            model.get_submodule(name.rpartition(".")[0])[int(name.rpartition(".")[2])] = (
+                torch.nn.Hardswish()
+            )
+    return model
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    model = small()
+    model.spec = replace(model.spec, architecture="mine")
+    with refuses(r"unknown architecture 'mine': .* register_architecture\('mine', ...\)"):
+        save_model(model, tmp_path / "model.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_architecture_of_ones_own_is_saved_and_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("ssd_annotated.model.ARCHITECTURES", dict(ARCHITECTURES))
+    register_architecture("mine", of_my_own)
+    register_architecture("mine", of_my_own)  # a module that is imported again
+    spec = replace(small().spec, architecture="mine")
+    model = build(spec, small().recipe).eval()
+    save_model(model, tmp_path / "model.pt")
+    again = load_model(tmp_path / "model.pt")
+    assert any(isinstance(layer, torch.nn.Hardswish) for layer in again.modules())
+    images = torch.rand(1, 3, again.recipe.image_size, again.recipe.image_size)
+    assert torch.equal(model(images).logits, again(images).logits)
+    with refuses("there is another architecture 'mine' already"):
+        register_architecture("mine", lambda spec, recipe: None)
 
 
 @pytest.mark.parametrize("part", ["spec", "recipe", "state_dict"])

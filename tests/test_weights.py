@@ -330,9 +330,23 @@ def test_another_repositorys_state_is_refused():
         load_sgrvinod(ssd_pytorch_state(num_classes=3))
 
 
-def test_a_whole_checkpoint_is_refused_by_its_names():
-    with refuses(r"unexpected \['epoch', 'state_dict'\]"):
-        load_ssd_pytorch({"epoch": 3, "state_dict": ssd_pytorch_state(num_classes=3)})
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("key", ["model", "state_dict"])
+def test_what_a_training_script_saved_is_unwrapped(layout, key):
+    load, make_state, _ = LAYOUTS[layout]
+    state = make_state(num_classes=3)
+    parallel = {f"module.{name}": value for name, value in state.items()}
+    expected = load(state).state_dict()
+    for content in (state, parallel):
+        found = load({"epoch": 3, key: content, "optimizer": {"state": {}}}).state_dict()
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_the_names_in_a_wrapper_are_checked():
+    with refuses(r"missing \['aux_convs.conv10_1.bias'.*unexpected \['L2Norm"):
+        load_sgrvinod({"model": ssd_pytorch_state(num_classes=3)})
+    with refuses(r"expected a state_dict \(names and tensors\), not a Conv2d", TypeError):
+        load_ssd_pytorch({"model": torch.nn.Conv2d(1, 1, 1)})
 
 
 def test_what_is_no_state_dict_is_refused():

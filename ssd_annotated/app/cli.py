@@ -10,6 +10,7 @@ import json
 import math
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -373,8 +374,6 @@ def evaluate_(
       ssd-annotated evaluate run/best.pt VOC2007:test --method 11point
       ssd-annotated evaluate run/best.pt photographs --gallery mistakes.png --json numbers.json
     """
-    from ssd_annotated.evaluation.coco import evaluate_coco
-    from ssd_annotated.evaluation.mistakes import find_mistakes, mistakes_table
     from ssd_annotated.evaluation.voc import evaluate, evaluation_table
     from ssd_annotated.training.validation import detect_all
 
@@ -383,15 +382,13 @@ def evaluate_(
     dataset = open_data(data, "test", on_bad, names)
     report_problems(dataset)
     refuse_without_objects(dataset, "DATA")
-    detections, targets = detect_all(network, dataset, batch_size, workers, progress=True)
-    found = evaluate(detections, targets, len(names), method=method)
+    measured = detect_all(network, dataset, batch_size, workers, progress=True)
+    found = evaluate(*measured, len(names), method=method)
     click.echo(evaluation_table(found, names))
     ap = dict(list(zip(names, found.ap.tolist()))[1:])
     numbers = {"method": method, "images": len(dataset), "mean_ap": found.mean_ap, "ap": ap}
     if coco:
-        sizes = [record.size[::-1] for record in dataset.records]
-        numbers["coco"] = evaluate_coco(detections, targets, sizes)
-        click.echo("\n" + "\n".join(f"{k:9}  {v:.3f}" for k, v in numbers["coco"].items()))
+        numbers["coco"] = report_coco(*measured, dataset)
     if document:
         write_json(numbers, document)
     if figure:
@@ -399,11 +396,35 @@ def evaluate_(
 
         draw_curves(found, names, figure)
     if gallery:
-        from ssd_annotated.app.figures import draw_gallery
+        report_mistakes(*measured, dataset, names, gallery)
 
-        mistakes = find_mistakes(detections, targets, len(names))
-        click.echo("\n" + mistakes_table(mistakes, names))
-        draw_gallery(mistakes, dataset, gallery)
+
+def report_coco(
+    detections: Sequence[object], targets: Sequence[object], dataset: object
+) -> dict[str, float]:
+    """Print COCO's twelve numbers, and return them."""
+    from ssd_annotated.evaluation.coco import evaluate_coco
+
+    sizes = [record.size[::-1] for record in dataset.records]
+    numbers = evaluate_coco(detections, targets, sizes)
+    click.echo("\n" + "\n".join(f"{name:9}  {value:.3f}" for name, value in numbers.items()))
+    return numbers
+
+
+def report_mistakes(
+    detections: Sequence[object],
+    targets: Sequence[object],
+    dataset: object,
+    names: Sequence[str],
+    gallery: str,
+) -> None:
+    """Print how many mistakes there are of each kind, and draw the worst."""
+    from ssd_annotated.app.figures import draw_gallery
+    from ssd_annotated.evaluation.mistakes import find_mistakes, mistakes_table
+
+    mistakes = find_mistakes(detections, targets, len(names))
+    click.echo("\n" + mistakes_table(mistakes, names))
+    draw_gallery(mistakes, dataset, gallery)
 
 
 @main.command()

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from ssd_annotated.boxes import pairwise_iou
 from ssd_annotated.checkpoint import plain
+from ssd_annotated.checks import check_at_least, check_seed
 from ssd_annotated.data.warp import (
     INTERPOLATIONS,
     Distortion,
@@ -392,9 +393,8 @@ class Augmented(Dataset):
     def __init__(
         self, dataset: Dataset, augmentation: Augmentation, image_size: int, seed: int = 0
     ) -> None:
-        for name, value, least in (("image_size", image_size, 1), ("seed", seed, 0)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, not {value}")
+        check_at_least("image_size", image_size, 1)
+        check_seed(seed)
         self.dataset, self.augmentation = dataset, augmentation
         self.image_size, self.seed = image_size, seed
 

@@ -15,11 +15,11 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ssd_annotated.checks import check_at_least, check_choice, check_seed
 from ssd_annotated.data.layout import VARIANTS, Variant, draw_boxes, draw_count
 from ssd_annotated.data.spray import (
     SPLITS,
     Glyph,
-    check_name,
     draw_stroke,
     draw_wall,
     handwriting,
@@ -136,14 +136,13 @@ class GraffitiDigits(Dataset):
         image_size: int = 128,
         seed: int = 0,
     ) -> None:
-        check_name("split", split, SPLITS)
+        check_choice("split", split, SPLITS)
         if isinstance(variant, str):
-            check_name("variant", variant, VARIANTS)
+            check_choice("variant", variant, tuple(VARIANTS))
             variant = VARIANTS[variant]
-        lowest = {"length": (length, 1), "image_size": (image_size, 16), "seed": (seed, 0)}
-        for name, (value, least) in lowest.items():
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, not {value}")
+        check_at_least("length", length, 1)
+        check_at_least("image_size", image_size, 16)
+        check_seed(seed)
         self.split, self.variant, self.seed = split, variant, seed
         self.length, self.image_size = length, image_size
 

@@ -4,7 +4,7 @@ The digits come inside scikit-learn, the photographs inside scikit-image and sci
 nothing is downloaded. Both are divided into a training and a test part that share nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
 from importlib.resources import files
@@ -15,6 +15,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
+
+from ssd_annotated.checks import check_choice
 
 # Each split has a person, plants, metal, darkness and a rough texture; no photograph is in both.
 PHOTOGRAPHS = {
@@ -42,12 +44,6 @@ class Glyph(NamedTuple):
     hull: Float32[np.ndarray, "K 2"]
 
 
-def check_name(what: str, value: str, valid: Iterable[str]) -> None:
-    """Raise a ValueError that lists the ``valid`` names unless ``value`` is one of them."""
-    if value not in valid:
-        raise ValueError(f"{what} must be one of {', '.join(valid)}, not {value!r}")
-
-
 def need(module: str) -> ModuleType:
     """Import what the optional extra provides, or say how to get it."""
     try:
@@ -63,7 +59,7 @@ def need(module: str) -> ModuleType:
 @lru_cache
 def photographs(split: str, shorter_side: int = 512) -> dict[str, UInt8[np.ndarray, "_ _ 3"]]:
     """Read the photographs of one split, by name: RGB, shrunk to at most `shorter_side` pixels."""
-    check_name("split", split, SPLITS)
+    check_choice("split", split, SPLITS)
     return {Path(name).stem: _read_photograph(name, shorter_side) for name in PHOTOGRAPHS[split]}
 
 
@@ -85,7 +81,7 @@ def handwriting(split: str) -> tuple[tuple[Glyph, ...], ...]:
 
 def digit_indices(split: str) -> list[Int64[np.ndarray, "..."]]:
     """Say, digit by digit, which images of ``sklearn.datasets.load_digits`` belong to one split."""
-    check_name("split", split, SPLITS)
+    check_choice("split", split, SPLITS)
     written = need("sklearn.datasets").load_digits().target
     indices = [np.flatnonzero(written == digit) for digit in range(10)]
     return [i[(np.arange(len(i)) % TEST_EVERY == 0) == (split == "test")] for i in indices]

@@ -1,8 +1,9 @@
 """Other people's checkpoints: their names for the same 71 tensors, and the convention they need.
 
 A checkpoint is only half a model. Each loader also sets the priors, the preprocessing and the
-post-processing that its weights were trained for. Nothing is unpickled here: a loader takes the
-`state_dict` that ``torch.load(path, map_location="cpu", weights_only=True)`` returns.
+post-processing that its weights were trained for. Nothing is unpickled here: a loader takes what
+``torch.load(path, map_location="cpu", weights_only=True)`` returns, a `state_dict` or a dictionary
+that holds one as ``"model"`` or ``"state_dict"``, as training scripts write it.
 """
 
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ VOC_CLASSES = (
 #: COCO's 91 numbers, of which 80 have a name; torchvision's models count like this.
 COCO_CLASSES = ("background", *SSD300_VGG16_Weights.COCO_V1.meta["categories"][1:])
 
+#: Where training scripts put the state: torchvision's and lufficc's, PyTorch Lightning's.
+WRAPPERS = ("model", "state_dict")
 _MAPS = range(6)
 _CONV4 = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)
 _CONV5 = (24, 26, 28)
@@ -61,7 +64,7 @@ _SGRVINOD = (
 )
 
 
-def load_torchvision_ssd300(state_dict: Mapping[str, Tensor]) -> SSD:
+def load_torchvision_ssd300(state_dict: Mapping[str, object]) -> SSD:
     """Build an SSD300 from the state of torchvision's ``ssd300_vgg16``, in eval mode.
 
     The number of classes is read off the heads; with 91 they get COCO's names, with 21 VOC's. A
@@ -81,7 +84,7 @@ def load_torchvision_ssd300(state_dict: Mapping[str, Tensor]) -> SSD:
     return _load(state_dict, "torchvision", _TORCHVISION, "backbone.scale_weight")
 
 
-def load_ssd_pytorch(state_dict: Mapping[str, Tensor]) -> SSD:
+def load_ssd_pytorch(state_dict: Mapping[str, object]) -> SSD:
     """Build an SSD300 from the state of amdegroot's ssd.pytorch, in eval mode.
 
     For instance its ``ssd300_mAP_77.43_v2.pth``. Classes and errors are as at
@@ -94,7 +97,7 @@ def load_ssd_pytorch(state_dict: Mapping[str, Tensor]) -> SSD:
     return _load(state_dict, "ssd.pytorch", _SSD_PYTORCH, "L2Norm.weight")
 
 
-def load_sgrvinod(state_dict: Mapping[str, Tensor]) -> SSD:
+def load_sgrvinod(state_dict: Mapping[str, object]) -> SSD:
     """Build an SSD300 from the state of sgrvinod's tutorial model, in eval mode.
 
     Its published checkpoint is a pickled model, which only its own code can open: save
@@ -109,13 +112,10 @@ def load_sgrvinod(state_dict: Mapping[str, Tensor]) -> SSD:
 
 
 def _load(
-    state_dict: Mapping[str, Tensor], convention: str, layers: tuple[str, ...], scale: str
+    state_dict: Mapping[str, object], convention: str, layers: tuple[str, ...], scale: str
 ) -> SSD:
     """Rename every tensor, build the model that the heads imply, and fill it."""
-    if not isinstance(state_dict, Mapping):
-        raise TypeError(
-            f"expected a state_dict (names and tensors), not a {type(state_dict).__name__}"
-        )
+    state_dict = _unwrap(state_dict)
     names = {
         f"{theirs}.{part}": f"{ours}.{part}"
         for theirs, ours in zip(layers, _OURS)
@@ -130,6 +130,17 @@ def _load(
     model = _empty_model(convention, state, {ours: theirs for theirs, ours in names.items()})
     model.load_state_dict(state)
     return model.eval()
+
+
+def _unwrap(content: object) -> Mapping[str, Tensor]:
+    """The state in what a training script saved: beside the optimizer's, the step and so on."""
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in WRAPPERS if key in content), content)
+    if not isinstance(content, Mapping):
+        raise TypeError(
+            f"expected a state_dict (names and tensors), not a {type(content).__name__}"
+        )
+    return content
 
 
 def _check_names(given: Mapping[str, Tensor], names: Mapping[str, str], convention: str) -> None:

@@ -27,7 +27,7 @@ from ssd_annotated.checkpoint import (
 from ssd_annotated.checks import check_at_least
 from ssd_annotated.data.augment import Augmented
 from ssd_annotated.loss import MultiBoxLoss
-from ssd_annotated.model import SSD
+from ssd_annotated.model import SSD, check_architecture
 from ssd_annotated.training import distributed
 from ssd_annotated.training.records import Log
 from ssd_annotated.training.settings import Settings
@@ -95,6 +95,7 @@ def run(
     NonFiniteLossError
         If the loss breaks; names the file with the batch that did it.
     """
+    check_architecture(uncompiled(model).spec.architecture)  # now, and not at the first checkpoint
     check_at_least("validate_every", validate_every, 1)
     check_at_least("save_every", save_every, 1)
     if validation is not None:

@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ssd_annotated.checks import check_at_least, check_choice, check_non_negative, check_within
-
-#: torch.manual_seed takes 64 bits.
-LARGEST_SEED = 2**64 - 1
+from ssd_annotated.checks import (
+    check_at_least,
+    check_choice,
+    check_non_negative,
+    check_seed,
+    check_within,
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Settings:
         check_choice("precision", self.precision, ("float32", "bfloat16", "float16"))
         for name, least in {"steps": 1, "batch_size": 1, "warmup": 0, "workers": 0}.items():
             check_at_least(name, getattr(self, name), least)
-        check_within("seed", self.seed, 0, LARGEST_SEED)
+        check_seed(self.seed)
         for name in ("lr", "weight_decay", "bias_lr_factor", "bias_weight_decay"):
             check_non_negative(name, getattr(self, name))
         if self.clip_norm is not None and not self.clip_norm > 0:
