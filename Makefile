@@ -67,6 +67,7 @@ test-gpu: setup  ## nbval on every notebook with the machine's GPU; without one 
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 $(wildcard book/*.ipynb)
 
 book: setup  ## the book, at _build/html/index.html; a warning or a missing page is an error
+	$(BIN)/python tools/plan.py
 	$(BIN)/python tools/pages.py
 	$(BIN)/jupyter-book build . --all --builder html --path-output . -n -W --keep-going
 
