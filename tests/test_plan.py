@@ -47,7 +47,12 @@ def test_the_figure_names_every_module_and_draws_every_needed_arrow():
     figure = plan.draw()
     words = set(re.findall(r"[a-z_0-9]+", re.sub(r"<style>.*?</style>", "", figure, flags=re.S)))
     assert {name for names in plan.modules().values() for name in names} <= words
-    assert figure.count("marker-end") == len(plan.visible(plan.arrows())) >= 5
+    drawn = plan.visible(plan.arrows())
+    assert figure.count("marker-end") == len(drawn) >= 5
+    for upper, lower in drawn:
+        (row, left, right), (below, other_left, other_right) = map(plan.PLACES.get, (upper, lower))
+        assert below == row + 1  # so no arrow crosses a box
+        assert max(left, other_left) < min(right, other_right)
 
 
 def test_what_a_neighbour_imports_needs_no_arrow_of_its_own():

@@ -8,22 +8,23 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ssd_annotated"
 TARGET = ROOT / "book" / "_static" / "plan.svg"
 CORE = "core"
-#: Where each part is drawn: left, top, width and height, in pixels; imports point down.
+#: Where each part is drawn: its row, counted from above, and its left and right edge in pixels.
 PLACES = {
-    "app": (20, 20, 440, 62),
-    "notebook": (500, 20, 180, 62),
-    "training": (20, 124, 200, 80),
-    "evaluation": (260, 124, 200, 80),
-    "data": (20, 246, 440, 62),
-    "published": (500, 246, 180, 62),
-    CORE: (20, 350, 660, 84),
+    "app": (0, 20, 680),
+    "training": (1, 20, 350),
+    "notebook": (1, 370, 680),
+    "data": (2, 20, 240),
+    "evaluation": (2, 260, 460),
+    "published": (2, 480, 680),
+    CORE: (3, 20, 680),
 }
-HEIGHT, WIDTH = 454, 700
+WIDTH, GAP, LINE, LETTER = 700, 40, 18, 7.2  # of the figure, between rows, of a line, of a letter
 #: What the chapters explain; the core's other modules serve these.
 EXPLAINED = ("boxes", "priors", "coding", "matching", "loss", "nms", "vgg", "model")
 
@@ -61,53 +62,63 @@ def arrows() -> set[tuple[str, str]]:
     return {(a, b) for a, b in found if a != b}
 
 
-def box(part: str, names: list[str]) -> str:
-    """A part's rectangle with its name and its modules."""
-    x, y, width, height = PLACES[part]
+def lines(part: str, names: list[str]) -> list[str]:
+    """What stands in a part's rectangle below its name: its modules, broken to its width."""
+    _, left, right = PLACES[part]
+    groups = [names]
     if part == CORE:
-        first = " · ".join(EXPLAINED)
-        rows = [first, " · ".join(n for n in names if n not in EXPLAINED)]
-        title = "ssd_annotated: what the chapters explain, and what serves it"
-    else:
-        middle = (len(names) + 1) // 2 if len(names) > 4 or width < 220 else len(names)
-        rows = [" · ".join(half) for half in (names[:middle], names[middle:]) if half]
-        title = f"{part}/"
+        groups = [list(EXPLAINED), [name for name in names if name not in EXPLAINED]]
+    width = int((right - left - 24) / LETTER)
+    # A no-break space keeps each dot at the end of its line, where it is cut off.
+    broken = [
+        row for group in groups for row in wrap(" ".join(f"{n}\u00a0·" for n in group), width)
+    ]
+    return [row.rstrip("\u00a0·") for row in broken]
+
+
+def box(part: str, rows: list[str], top: float, height: float) -> str:
+    """A part's rectangle with its name and its modules."""
+    _, left, right = PLACES[part]
+    title = "ssd_annotated: what the chapters explain, and what serves it"
     text = "".join(
-        f'<text x="{x + 12}" y="{y + 42 + 18 * k}">{row}</text>' for k, row in enumerate(rows)
+        f'<text x="{left + 12}" y="{top + 42 + LINE * k}">{row}</text>'
+        for k, row in enumerate(rows)
     )
-    kind = "core" if part == CORE else "wing"
     return (
-        f'<rect class="{kind}" x="{x}" y="{y}" width="{width}" height="{height}" rx="6"/>'
-        f'<text class="name" x="{x + 12}" y="{y + 22}">{title}</text>{text}'
+        f'<rect class="{"core" if part == CORE else "wing"}" x="{left}" y="{top}" '
+        f'width="{right - left}" height="{height}" rx="6"/><text class="name" x="{left + 12}" '
+        f'y="{top + 22}">{title if part == CORE else f"{part}/"}</text>{text}'
     )
 
 
-def arrow(upper: str, lower: str, lane: int) -> str:
-    """A line from the lower edge of one part to the upper edge of another."""
-    x0, y0, w0, h0 = PLACES[upper]
-    x1, y1, w1, _ = PLACES[lower]
-    left, right = max(x0, x1), min(x0 + w0, x1 + w1)
-    if left < right:  # one stands above the other
-        start = end = left + (right - left) * (lane + 1) / 5
-    else:
-        start, end = x0 + w0 / 2, x1 + w1 - 30
-    return f'<path d="M{start:.0f} {y0 + h0} L{end:.0f} {y1 - 3}" marker-end="url(#tip)"/>'
+def arrow(upper: str, lower: str, edges: dict[int, tuple[float, float]]) -> str:
+    """A line straight down, in the middle of what the two parts have above one another."""
+    (row, left, right), (below, other_left, other_right) = PLACES[upper], PLACES[lower]
+    x = (max(left, other_left) + min(right, other_right)) / 2
+    (_, start), (end, _) = edges[row], edges[below]
+    return f'<path d="M{x:.0f} {start} L{x:.0f} {end - 3}" marker-end="url(#tip)"/>'
 
 
 def draw() -> str:
-    """The whole figure as SVG; arrows that leap over another part run beside it."""
-    named = modules()
-    drawn = "".join(box(part, named[part]) for part in PLACES)
-    lines = "".join(
-        arrow(upper, lower, lane) for lane, (upper, lower) in enumerate(visible(arrows()))
+    """The whole figure as SVG."""
+    rows = {part: lines(part, names) for part, names in modules().items()}
+    edges, top = {}, 20
+    for row in range(4):
+        most = max(len(rows[part]) for part, place in PLACES.items() if place[0] == row)
+        edges[row] = (top, top + 36 + LINE * most)
+        top = edges[row][1] + GAP
+    boxes = "".join(
+        box(part, rows[part], edges[row][0], edges[row][1] - edges[row][0])
+        for part, (row, *_) in PLACES.items()
     )
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}">
+    drawn = "".join(arrow(upper, lower, edges) for upper, lower in visible(arrows()))
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {edges[3][1] + 20}">
 <style>text {{ font: 13px sans-serif; fill: #222 }} .name {{ font-weight: bold }}
 rect {{ stroke: #555; fill: #f4f4f4 }} .core {{ fill: #dcebfa; stroke: #1769c6 }}
 path {{ stroke: #555; stroke-width: 1.5; fill: none }}</style>
 <defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"
 orient="auto"><path d="M0 0 L8 4 L0 8 z" style="fill: #555; stroke: none"/></marker></defs>
-{drawn}{lines}</svg>
+{boxes}{drawn}</svg>
 """
 
 
