@@ -348,7 +348,7 @@ def _build_vgg(spec: ModelSpec, recipe: Recipe) -> SSD:
 def extra_block(
     inputs: int, squeezed: int, outputs: int, kernel: int, stride: int, padding: int
 ) -> nn.Sequential:
-    """A 1×1 convolution squeezes the channels, then another one shrinks the map; each has a ReLU."""
+    """A 1×1 convolution squeezes the channels, then another shrinks the map; each has a ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, squeezed, kernel_size=1),
         nn.ReLU(inplace=True),

@@ -1,4 +1,4 @@
-"""The lottery: what must hold of every lot, the odds, and the data set that draws it."""
+"""Augmentation: what holds for every plan, the odds, and the data set that draws plans."""
 
 from collections import Counter
 from dataclasses import replace

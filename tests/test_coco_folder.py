@@ -1,4 +1,4 @@
-"""Folders with COCO's JSON: what the file says comes out, and nothing bad passes in silence."""
+"""Folders with COCO's JSON: the file is read correctly, and nothing bad passes in silence."""
 
 import json
 import pickle
@@ -56,7 +56,7 @@ def read(folder: Path, *arguments, **options) -> COCOFolder:
 
 
 def spoil(folder: Path, change) -> None:
-    """Change what the file says, by a function of its content."""
+    """Change the file's content by a function."""
     content = json.loads((folder / "all.json").read_text())
     change(content)
     (folder / "all.json").write_text(json.dumps(content))

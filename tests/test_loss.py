@@ -608,7 +608,7 @@ def test_predictions_must_fit_the_priors_and_the_targets():
         loss((offsets, logits[:, :39]), targets)
     with refuses("predictions for 2 images, but 1 targets"):
         loss((offsets, logits), targets[:1])
-    # One column would stretch over all four unseen.
+    # One column would be broadcast over all four without an error.
     with refuses(r"offsets have shape \(2, 40, 1\), expected \(B, 40, 4\)"):
         loss((offsets[..., :1], logits), targets)
 
