@@ -321,7 +321,7 @@ def weights_of(model):
 
 
 def way(**options):
-    """The length and direction of one step of plain descent over all weights, per learning rate."""
+    """One step of plain gradient descent over all weights, divided by the learning rate."""
     model = small()
     before = weights_of(model)
     plain = {"optimizer": "sgd", "schedule": "steps", "weight_decay": 0.0, "bias_weight_decay": 0.0}

@@ -243,7 +243,7 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 @main.command(cls=FromSettings)
 @data_argument
 @out_option("Folder of the run.", click.Path(file_okay=False))
-@click.option("--val", type=Data(), multiple=True, metavar="DATA", help="Data for the mAP.")
+@click.option("--val", type=Data(), multiple=True, metavar="DATA", help="Data to measure mAP on.")
 @architecture_options
 @click.option("--widths", nargs=6, type=int, help="Channels of TinySSD's six blocks.")
 @click.option(

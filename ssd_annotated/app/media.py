@@ -208,7 +208,7 @@ class Video:
         if self.is_camera:
             raise OSError(f"{self.name}: no more frames after {number}")
         if number == 0:
-            raise ValueError(f"{self.name}: OpenCV can decode no frame")
+            raise ValueError(f"{self.name}: no frame that OpenCV can decode")
         if (self.count or 0) - number > (self.fps or 30):
             what = f"ends early: {number} of {self.count} frames could be read"
             if self.on_bad == "raise":
