@@ -106,7 +106,7 @@ def detect_images(model: SSD, source: str | Path, **options: object) -> Tally:
         bar = tqdm(total=len(images), unit="image", disable=not job.progress)
         _run(model, images, recipe, job.batch_size, writers, bar)
         if counter.images == 0:
-            raise ValueError(f"{source}: no readable image among {len(images)}: {images.problems[0]}")
+            raise ValueError(f"{source}: read 0 of {len(images)} images: {images.problems[0]}")
     return Tally(counter.images, counter.objects, images.problems)
 
 
