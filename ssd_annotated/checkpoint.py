@@ -60,7 +60,7 @@ def write_whole(content: dict[str, object], path: str | Path) -> None:
 
 
 def plain(value: object) -> object:
-    """Replace NumPy's values, which a safe load would refuse, by Python's numbers and tuples."""
+    """Replace NumPy's values, which a safe load would refuse, with Python's numbers and tuples."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, dict):

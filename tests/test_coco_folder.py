@@ -43,7 +43,7 @@ NAMES = ("background", "car", "stop sign", "toothbrush")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three images and their file, of which tests spoil annotation 71 or image 9."""
+    """Three images and their file; tests spoil annotation 71 or image 9."""
     (tmp_path / "images/sub").mkdir(parents=True)
     for name in ("sub/a", "b", "c"):
         assert cv2.imwrite(str(tmp_path / f"images/{name}.png"), noise()[:, :, ::-1])

@@ -348,7 +348,7 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path):
 
 
 def workflow(name):
-    """One workflow, parsed; the word `on` is no boolean there."""
+    """One workflow, parsed; the word `on` is not a boolean there."""
     text = (ROOT / f".github/workflows/{name}.yml").read_text(encoding="utf-8")
     return yaml.load(text, Loader=yaml.BaseLoader)
 
@@ -388,7 +388,7 @@ def test_nightly_tries_no_older_python_than_ci():
 
 @needs_workflows
 def test_nightly_reports_what_takes_too_long():
-    """A job past its time counts as cancelled, which is no failure; a step past its time is one."""
+    """A job past its time counts as cancelled, not as failed; a step past its time counts as failed."""
     jobs = workflow("nightly")["jobs"]
     assert jobs["report"]["if"] == "failure()"
     steps = [step for step in jobs["test"]["steps"] if "run" in step]

@@ -34,7 +34,7 @@ SETTINGS = {
     "weight_decay": "Weight decay, except that of the biases.",
     "bias_lr_factor": "Factor by which biases learn faster.",
     "bias_weight_decay": "Weight decay of the biases.",
-    "clip_norm": "Largest norm of the gradient, which is clipped to it.",
+    "clip_norm": "Clip the gradient to this norm.",
     "precision": "Precision of the network; the loss is computed in float32.",
     "freeze_batch_norm": "Do not update the statistics of batch normalisation.",
     "compile": "Compile the network: it starts more slowly and trains faster.",

@@ -294,7 +294,7 @@ def train(
     device: str | None,
     **others: object,
 ) -> None:
-    """Train a detector on DATA (by default the set "train"; of --val the set "val").
+    """Train a detector on DATA (by default its set "train"); --val defaults to the set "val".
 
     OUT receives last.pt, best.pt (the best mAP on --val) and metrics.jsonl. SIGTERM (exit status 0)
     and Ctrl-C (130) save the run and stop it; the same command with --resume continues it. For
