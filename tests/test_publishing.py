@@ -388,7 +388,7 @@ def test_nightly_tries_no_older_python_than_ci():
 
 @needs_workflows
 def test_nightly_reports_what_takes_too_long():
-    """A job past its time counts as cancelled, not as failed; a step past its time counts as failed."""
+    """A job past its time counts as cancelled, not as failed; a step past its time fails."""
     jobs = workflow("nightly")["jobs"]
     assert jobs["report"]["if"] == "failure()"
     steps = [step for step in jobs["test"]["steps"] if "run" in step]
