@@ -1,12 +1,12 @@
-# The book and its environment. PyTorch's wheels bring their own CUDA, so one image serves with and
+# The book and its environment. PyTorch's wheels bring their own CUDA, so one image works with and
 # without a GPU:
 #   docker build -t annotated-ssd .
 #   docker run --rm --gpus all -p 8888:8888 annotated-ssd     JupyterLab, with a token in its log
-#   docker run --rm annotated-ssd test                        the tests, every chapter among them
+#   docker run --rm annotated-ssd test                        the tests, including every chapter
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 FROM ${BASE_IMAGE}
 
-# What OpenCV's wheel expects of the system, and a slim image lacks; and an init that reaps.
+# Libraries that OpenCV's wheel needs and a slim image lacks, and an init that reaps processes.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 libxcb1 make tini \
  && rm -rf /var/lib/apt/lists/*
@@ -19,8 +19,8 @@ ENV PYTHONUNBUFFERED=1 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 
-# The layers stand in the order in which they change: the lock (by far the largest), the package,
-# the book. A change of a chapter copies a few files.
+# What changes least comes first: the lock (by far the largest layer), the package, the book. A
+# changed chapter copies only a few files.
 WORKDIR /home/reader/annotated-ssd
 COPY requirements.txt ./
 RUN pip install -r requirements.txt \
@@ -40,7 +40,7 @@ LABEL org.opencontainers.image.title="The Annotated SSD" \
       org.opencontainers.image.licenses="MIT AND CC-BY-4.0"
 
 EXPOSE 8888
-# Only where JupyterLab serves is there something to ask; a training is as healthy as its process.
+# Only JupyterLab has a server to ask; any other command is as healthy as its process.
 # hadolint ignore=DL3025
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
   CMD test ! -e "${TMPDIR:-/tmp}/serving" || python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:8888/api', timeout=4)"

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# An environment that is there already, such as a container's, is used as it is: make BIN=... test
+# An existing environment, such as a container's, can be used as it is: make BIN=... test
 STAMP  := $(if $(findstring command line,$(origin BIN)),,$(VENV)/.up-to-date)
 IMAGE  ?= annotated-ssd
 HAS_UV := $(shell uv --version >/dev/null 2>&1 && echo yes)
@@ -10,13 +10,13 @@ HAS_UV := $(shell uv --version >/dev/null 2>&1 && echo yes)
 # every step. Keeping them made it 1.46 times as fast (71 to 104 images/s on two cores).
 export MALLOC_TRIM_THRESHOLD_ := 4000000000
 export MALLOC_MMAP_THRESHOLD_ := 4000000000
-# Torch's threads spin while they wait for each other. Where other programs want the cores too, that
+# Torch's threads spin while they wait for each other. Where other programs use the cores too, that
 # cost most of the speed: 17 and 9 images/s of training, against 60 and 41 with threads that sleep.
-# (With two cores to itself sleeping costs an eighth: 107 instead of 123.)
+# (With two cores to itself, training loses an eighth by sleeping: 107 instead of 123.)
 export OMP_WAIT_POLICY := passive
 # Notebooks that run side by side: most of them keep one core busy.
 JOBS ?= 2
-# One chapter for sync and execute, for example CHAPTER=05-matching; all without it.
+# One chapter for sync and execute, for example CHAPTER=05-matching; by default all.
 CHAPTER ?=
 
 ifeq ($(HAS_UV),yes)
@@ -33,7 +33,7 @@ endif
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## make .venv from requirements.txt; nothing to do when it is up to date
+setup: $(STAMP)  ## make .venv from requirements.txt, unless it is up to date
 
 ifneq ($(STAMP),)
 $(STAMP): requirements.txt pyproject.toml
@@ -49,11 +49,11 @@ lock:  ## compile requirements.txt from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --fork-strategy fewest --extra test --no-header --no-annotate \
 	  --no-emit-index-url pyproject.toml -o requirements.txt
 
-lint: setup  ## ruff: the rules, then the layout
+lint: setup  ## ruff: check the rules, then the formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: setup  ## let ruff mend what it can
+format: setup  ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -62,7 +62,7 @@ test: setup  ## pytest on the package, then nbval on every notebook, strict
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 -n $(JOBS) \
 	  --dist loadfile --no-loadscope-reorder $(wildcard book/*.ipynb)
 
-test-gpu: setup  ## nbval on every notebook with the machine's GPU; without one it fails
+test-gpu: setup  ## nbval on every notebook with the machine's GPU; fails without one
 	$(BIN)/python -c 'import torch; assert torch.cuda.is_available(), "torch finds no GPU here"'
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 $(wildcard book/*.ipynb)
 
@@ -80,13 +80,13 @@ execute: setup  ## run the chapters top to bottom and store them
 lab: setup  ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir book
 
-weights: setup  ## train the TinySSD that ships with the package again
+weights: setup  ## retrain the TinySSD that ships with the package
 	$(BIN)/python tools/train_shipped.py
 
 docker:  ## build the image
 	docker build -t $(IMAGE) .
 
-docker-test: docker  ## run the tests inside the image, every chapter among them
+docker-test: docker  ## run the tests inside the image, including every chapter
 	docker run --rm --shm-size 2g $(IMAGE) test
 
 clean:  ## remove what was built; .venv stays

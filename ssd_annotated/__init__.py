@@ -1,7 +1,7 @@
 """The Single Shot MultiBox Detector (Liu et al., 2016), small enough to read in an evening.
 
-``from ssd_annotated import detect, pretrained`` and so on: the names that people use most, each
-imported from its module when it is first asked for. ``import ssd_annotated`` alone loads nothing.
+``from ssd_annotated import detect, pretrained`` works for the names that people use most. Each is
+imported from its module when it is first asked for: ``import ssd_annotated`` alone loads nothing.
 """
 
 from importlib import import_module

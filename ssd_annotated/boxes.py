@@ -48,7 +48,7 @@ def pairwise_iou(
     bottom_right = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
     intersection = (bottom_right - top_left).clamp(min=0).prod(dim=-1)
     union = area(a)[..., :, None] + area(b)[..., None, :] - intersection
-    # An empty union has an empty intersection: 0 divided by any positive number is the answer.
+    # An empty union has an empty intersection, and 0 divided by any positive number is 0.
     return intersection / torch.where(union > 0, union, torch.ones_like(union))
 
 

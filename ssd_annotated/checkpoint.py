@@ -1,6 +1,6 @@
 """Models in files: weights, spec and recipe as plain data, and the one that ships with the package.
 
-Nothing is unpickled but tensors, numbers, strings and containers of these.
+Only tensors, numbers, strings and containers of these are unpickled.
 """
 
 import os
@@ -44,14 +44,14 @@ def describe(model: SSD) -> dict[str, object]:
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
-    """The network inside what `torch.compile` makes of one, which gives its weights other names."""
+    """The network inside the wrapper of `torch.compile`, which gives the weights other names."""
     return getattr(model, "_orig_mod", model)
 
 
 def write_whole(content: dict[str, object], path: str | Path) -> None:
     """Write a file of plain data and tensors that is never seen half written.
 
-    It is written beside its place, brought to the disk, and then renamed, which happens at once.
+    It is written under another name, flushed to the disk, and then renamed in one step.
     """
     with whole(path) as partial, open(partial, "wb") as file:
         torch.save(content, file)
@@ -60,7 +60,7 @@ def write_whole(content: dict[str, object], path: str | Path) -> None:
 
 
 def plain(value: object) -> object:
-    """Python's own numbers, strings and tuples for NumPy's, which a safe load would refuse."""
+    """Replace NumPy's values, which a safe load would refuse, with Python's numbers and tuples."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, dict):
@@ -71,12 +71,12 @@ def plain(value: object) -> object:
 def load_model(path: str | Path) -> SSD:
     """Build the model that `save_model` wrote, in eval mode, on the CPU, in single precision.
 
-    The checkpoints of a training can be loaded too; what they hold besides is left aside.
+    The checkpoints of a training run can be loaded too; everything but the model is ignored.
 
     Raises
     ------
     ValueError
-        If the file is damaged, holds something else, or an architecture this version does not know.
+        If the file is damaged, holds no model, or names an architecture that `build` does not know.
     """
     content = read_plain(path)
     if not isinstance(content, dict) or not {"spec", "recipe", "state_dict"} <= set(content):
@@ -92,14 +92,14 @@ def read_plain(path: str | Path) -> object:
     with open(path, "rb") as file:
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # zip, pickle and end-of-file errors have no base of their own
+        except Exception as error:  # zip, pickle and end-of-file errors share no base class
             raise ValueError(f"{path} is damaged, or was not written by save_model") from error
 
 
 def _rebuild(spec: dict, recipe: dict, state_dict: dict[str, Tensor]) -> SSD:
     """The model that these plain data describe."""
     spec = ModelSpec(**{**spec, "priors": PriorSpec(**spec["priors"])})
-    with torch.device("cpu"):  # whatever device is the default
+    with torch.device("cpu"):  # even if another device is the default
         model = build(spec, Recipe(**recipe))
     model.load_state_dict(state_dict)
     return model.eval()

@@ -47,11 +47,11 @@ def check_iou(name: str, value: float) -> None:
 
 
 def check_length(name: str, values: Sequence[object], length: int) -> None:
-    """Raise a ValueError unless there are so many values."""
+    """Raise a ValueError unless there are `length` values."""
     if len(values) != length:
         raise ValueError(f"{name} must be {length} values, not {len(values)}: {values}")
 
 
 def check_seed(value: int) -> None:
-    """Raise a ValueError unless the value is a seed: 64 bits, as `torch.manual_seed` takes."""
+    """Raise a ValueError unless the value is a seed of 64 bits, as `torch.manual_seed` takes."""
     check_within("seed", value, 0, 2**64 - 1)

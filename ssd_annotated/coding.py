@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssd_annotated.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 
-#: Caffe's "variances": what the offsets are divided by, for centres and for sizes.
+#: Caffe's "variances": the divisors of the offsets, one for centres and one for sizes.
 VARIANCES = (0.1, 0.2)
 
 
@@ -24,7 +24,7 @@ def check_predictions(offsets: Tensor, logits: Tensor, num_priors: int) -> None:
     if logits.ndim != 3 or logits.shape[:2] != offsets.shape[:2]:
         raise ValueError(
             f"logits have shape {tuple(logits.shape)}, expected ({len(offsets)}, {num_priors}, C) "
-            f"as the offsets have"
+            f"to match the offsets"
         )
 
 
@@ -46,7 +46,7 @@ def encode(
 
     Notes
     -----
-    The paper's equation (2), and the variances of the authors' Caffe code.
+    Equation (2) of the paper, with the variances of the authors' Caffe code.
     """
     centres_sizes = xyxy_to_cxcywh(boxes)
     shift = (centres_sizes[..., :2] - priors[:, :2]) / priors[:, 2:]
@@ -69,7 +69,7 @@ def decode(
 
     Returns
     -------
-    ``xyxy`` fractions; like the paper's code, not clipped to the image.
+    ``xyxy`` fractions, not clipped to the image, as in the paper's code.
     """
     centres = priors[:, :2] + offsets[..., :2] * variances[0] * priors[:, 2:]
     log_sizes = offsets[..., 2:] * variances[1]

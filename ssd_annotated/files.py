@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are either complete or absent."""
 
 import os
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from pathlib import Path
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """A file to write to, which becomes `path` if all goes well, and goes if not.
+    """Yield a file to write to, which becomes `path` if all goes well and is removed if not.
 
-    It lies beside its place, so that to rename it happens at once; a missing folder is made.
+    It lies beside `path`, so that it can be renamed in one step; a missing folder is made.
     """
     path = Path(path)
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")

@@ -31,7 +31,7 @@ class Predictions(NamedTuple):
 class ModelSpec:
     """What to build: the architecture's name, its classes (with background), widths and priors.
 
-    `widths` are the channels of TinySSD's blocks; an SSD on VGG-16 has none to choose.
+    `widths` are the channels of TinySSD's blocks; an SSD on VGG-16 has no widths to choose.
     """
 
     architecture: str
@@ -138,7 +138,7 @@ class SSD(nn.Module):
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode for a while, then give every part of it its own mode back."""
+    """Put a model into eval mode for a while, then restore the mode of each of its parts."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -202,7 +202,7 @@ def tiny_ssd(
     class_names
         `num_classes` names, the first for background; "1", "2", ... if not given.
     priors
-        For the feature maps of `tiny_priors(image_size)`, which are d2l's own and the default.
+        Priors for the feature maps of `tiny_priors(image_size)`, which are d2l's and the default.
 
     Notes
     -----
@@ -251,12 +251,12 @@ def ssd300_vgg16(
     num_classes
         Classes including background; 21 for PASCAL VOC.
     weights
-        ``"imagenet"``: start the trunk from what VGG-16 learned on ImageNet (downloaded by
-        torch.hub); None: from random weights.
+        ``"imagenet"`` starts the trunk from VGG-16's ImageNet weights (downloaded by torch.hub),
+        None from random weights.
     class_names
         `num_classes` names, the first for background; "1", "2", ... if not given.
     priors
-        For feature maps of 38, 19, 10, 5, 3 and 1 cells a side.
+        Priors for feature maps of 38, 19, 10, 5, 3 and 1 cells a side.
 
     Raises
     ------
@@ -287,7 +287,7 @@ def ssd512_vgg16(
 
 
 class _VGGPlan(NamedTuple):
-    """What tells SSD300 from SSD512."""
+    """The differences between SSD300 and SSD512."""
 
     image_size: int
     feature_maps: tuple[int, ...]
@@ -348,7 +348,7 @@ def _build_vgg(spec: ModelSpec, recipe: Recipe) -> SSD:
 def extra_block(
     inputs: int, squeezed: int, outputs: int, kernel: int, stride: int, padding: int
 ) -> nn.Sequential:
-    """A 1×1 convolution that squeezes the channels, then one that shrinks the map; ReLU each."""
+    """A 1×1 convolution squeezes the channels, then another shrinks the map; each has a ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, squeezed, kernel_size=1),
         nn.ReLU(inplace=True),
@@ -362,25 +362,25 @@ ARCHITECTURES = {"tiny_ssd": _build_tiny, **dict.fromkeys(_VGG_PLANS, _build_vgg
 
 
 def register_architecture(name: str, builder: Callable[[ModelSpec, Recipe], SSD]) -> None:
-    """Make an architecture of your own known to `build`, and with it to `load_model`.
+    """Make an architecture of your own known to `build`, and so to `load_model`.
 
-    Do this before loading, too: a file holds the name, not the code.
+    Do this before loading too: a file holds the architecture's name, not its code.
 
     Raises
     ------
     ValueError
-        If the name stands for another architecture.
+        If the name already stands for another architecture.
     """
     if ARCHITECTURES.setdefault(name, builder) is not builder:
-        raise ValueError(f"there is another architecture {name!r} already")
+        raise ValueError(f"another architecture is already called {name!r}")
 
 
 def check_architecture(name: str) -> None:
     """Raise a ValueError unless `build` knows this architecture."""
     if name not in ARCHITECTURES:
         raise ValueError(
-            f"unknown architecture {name!r}: expected one of {sorted(ARCHITECTURES)}, or one made "
-            f"known by register_architecture({name!r}, ...)"
+            f"unknown architecture {name!r}: expected one of {sorted(ARCHITECTURES)}, or one added "
+            f"by register_architecture({name!r}, ...)"
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 def text_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)
 ) -> str:
-    """Columns two spaces apart, flush right but for those in `left`; short rows end early."""
+    """Columns two spaces apart, flush right except those in `left`; short rows end early."""
     lines = [list(header), *([*row, *[""] * (len(header) - len(row))] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(

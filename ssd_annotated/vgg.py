@@ -21,12 +21,12 @@ class L2Norm(nn.Module):
     channels
         Channels of the map.
     scale
-        First value of every factor.
+        Initial value of every factor.
 
     Notes
     -----
     Section 3.1 of the paper, after ParseNet (Liu, Rabinovich and Berg 2015). A cell whose channels
-    are all 0 stays 0; without the smallest length it would be 0 / 0.
+    are all 0 stays 0; without the smallest length the result would be 0 / 0.
     """
 
     smallest_length = 1e-12
@@ -37,7 +37,7 @@ class L2Norm(nn.Module):
 
     def forward(self, maps: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h w"]:
         """The maps, normalised cell by cell."""
-        # Half precision overflows when it squares 512 channels, and has no 1e-12.
+        # In half precision a sum of 512 squares can overflow, and 1e-12 becomes 0.
         wide = torch.promote_types(maps.dtype, torch.float32)
         length = torch.linalg.vector_norm(maps, dim=1, keepdim=True, dtype=wide)
         unit = maps / length.clamp(min=self.smallest_length)
@@ -74,12 +74,12 @@ def vgg16_features() -> nn.Sequential:
 
     Pool3 rounds up, so that 75 cells become 38; pool5 looks at 3×3 cells and no longer halves.
     """
-    with torch.device("meta"):  # the classifier's 124 million weights would be made for nothing
+    with torch.device("meta"):  # does not make the classifier's 124 million weights
         features = vgg16(weights=None).features
     features = features.to_empty(device=torch.get_default_device())
     for layer in features:
         if isinstance(layer, nn.Conv2d):
-            # Sixteen layers deep, Xavier's weights would let ReLU networks fade (He et al. 2015).
+            # Xavier's weights would let the signal fade in sixteen layers of ReLU (He et al. 2015).
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)
     features[16].ceil_mode = True
@@ -111,7 +111,7 @@ def fc_to_conv(weight: Float[Tensor, "o i"], channels: int) -> Float[Tensor, "o 
 
 
 def decimate(weight: Tensor, steps: tuple[int, ...]) -> Tensor:
-    """Keep every m-th element along each dimension, with one m for each in `steps`.
+    """Keep every m-th element along each dimension; `steps` holds the m of each.
 
     Notes
     -----
@@ -123,10 +123,10 @@ def decimate(weight: Tensor, steps: tuple[int, ...]) -> Tensor:
 
 
 def reduce_vgg16(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """State of a `VGGTrunk` from that of torchvision's `vgg16`, all but the L2 norm's scale.
+    """Make the state of a `VGGTrunk`, except the L2 norm's scale, from torchvision's `vgg16`.
 
-    Of fc6's 4096 outputs every fourth stays, of its 7×7 taps every third; fc7 loses as many inputs
-    and outputs.
+    fc6 keeps every fourth of its 4096 outputs and every third of its 7×7 taps; fc7 keeps every
+    fourth of its inputs and outputs.
     """
     features = {k: v for k, v in state_dict.items() if k.startswith("features.")}
     parts = {k: "to_conv4_3" if int(k.split(".")[1]) < 23 else "to_pool5" for k in features}
@@ -141,7 +141,7 @@ def reduce_vgg16(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_imagenet(trunk: VGGTrunk) -> None:
-    """Give a trunk what VGG-16 learned on ImageNet: torchvision's weights, downloaded once.
+    """Load torchvision's ImageNet weights of VGG-16, downloaded once, into a trunk.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def load_imagenet(trunk: VGGTrunk) -> None:
     weights = VGG16_Weights.IMAGENET1K_V1
     try:
         state_dict = weights.get_state_dict(progress=True, check_hash=True)
-    # No connection; a file that is not what was meant, put there by hand perhaps.
+    # There is no connection, or the file is the wrong one, perhaps put there by hand.
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         folder = f"{torch.hub.get_dir()}/checkpoints"
         raise OSError(

@@ -41,7 +41,7 @@ class Child:
         heard = self._result.poll(PATIENCE)
         try:
             result = pickle.loads(self._result.recv_bytes()) if heard else "no answer"
-        except EOFError:  # killed before it could say a word
+        except EOFError:  # killed before it could send anything
             result = None
         self.process.join(PATIENCE / 5)
         if self.process.is_alive():
@@ -63,7 +63,7 @@ def _work(sender, environment, job, arguments):
 
 
 def together(job, *arguments, launch=True):
-    """How two processes end that are started as torchrun starts them, and joined if `launch`."""
+    """Start two processes as torchrun does, joined if `launch`; return how they ended."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     common = {
         "MASTER_ADDR": "127.0.0.1",

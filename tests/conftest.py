@@ -1,4 +1,4 @@
-"""Settings of the test run: shapes in signatures are checked, examples are the same every time."""
+"""Settings of the test run: it checks shapes in signatures, and its examples never change."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ install_import_hook(
 settings.register_profile("same-every-time", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("same-every-time")
 
-# Most tensors here are small, and threads that wait for each other cost more than they bring.
+# Most tensors here are small, and threads that wait for each other cost more than they gain.
 torch.set_num_threads(1)
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))

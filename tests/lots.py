@@ -14,7 +14,7 @@ def noise(height, width, seed=0):
 
 
 def objects(rng, count, dtype=torch.float64):
-    """A target of random boxes; `number` says which object is which."""
+    """A target of random boxes; `number` identifies the objects."""
     corners = np.sort(rng.random((count, 2, 2)), axis=1).reshape(count, 4)
     return {
         "boxes": torch.from_numpy(corners).to(dtype),

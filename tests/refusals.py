@@ -1,4 +1,4 @@
-"""What users see when they err: their run has no shape checks, so the package must speak itself."""
+"""Errors as users see them: outside the tests, no shape checks come before the package's own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -10,7 +10,7 @@ COLOURS = {1: (220, 40, 40), 2: (40, 60, 220)}
 
 
 class Squares(Dataset):
-    """Images of 64 × 64 grey pixels, each with one coloured square; remembers who was asked for.
+    """Images of 64 × 64 grey pixels, each with one coloured square; records which were asked for.
 
     With `objects` false there is none, or it holds the numbers of the images that have one.
     """
@@ -33,7 +33,7 @@ class Squares(Dataset):
 
 
 class Trap(Squares):
-    """Squares that do something before they give the item number `at`, counted from 0."""
+    """Squares that call a function before they return item number `at`, counted from 0."""
 
     def __init__(self, count, at, action):
         super().__init__(count)

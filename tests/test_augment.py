@@ -1,4 +1,4 @@
-"""The lottery: what must hold of every lot, the odds, and the data set that draws it."""
+"""Augmentation: what holds for every plan, the odds, and the data set that draws plans."""
 
 from collections import Counter
 from dataclasses import replace
@@ -274,7 +274,7 @@ class Noises(Dataset):
 
     def __getitem__(self, index):
         if not 0 <= index < 6:
-            raise AssertionError("an index that nobody has")
+            raise AssertionError("an index that does not exist")
         rng = np.random.default_rng(index)
         count = 0 if index == 2 else index + 1
         return noise(30 + index, 40 - index, index), objects(rng, count, torch.float32)

@@ -282,7 +282,7 @@ def clear(folder, split):
 
 @pytest.fixture
 def own_digits(digits, tmp_path):
-    """A copy of the folder, to be spoiled."""
+    """A copy of the folder, for tests to spoil."""
     return Path(shutil.copytree(digits, tmp_path / "own"))
 
 
@@ -415,7 +415,7 @@ real_run = run_module.run
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What `train` asks for, with nothing done."""
+    """The arguments with which `train` calls the package; nothing is run."""
     calls = []
 
     def remember(model, dataset, folder, settings, **options):
@@ -594,7 +594,7 @@ def test_how_a_run_was_stopped_is_said(monkeypatch, digits, tmp_path, number, st
     assert result.exit_code == status
     last, best = tmp_path / "last.pt", tmp_path / "best.pt"
     assert result.stdout == f"{last}: 5 steps\n{best}: mAP 0.250\n"
-    assert result.stderr == f"stopped by {number.name}; --resume goes on\n"
+    assert result.stderr == f"stopped by {number.name}; --resume continues the run\n"
 
 
 def test_from_data_to_detector(digits, tmp_path):
@@ -635,7 +635,7 @@ def test_sigterm_saves_and_the_run_can_go_on(digits, tmp_path):
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert "stopped by SIGTERM; --resume goes on" in errors
+    assert "stopped by SIGTERM; --resume continues the run" in errors
     steps = int(re.fullmatch(r".*last.pt: (\d+) steps\n", output)[1])
     assert 0 < steps < 30
     assert done(*command, "--resume") == f"{tmp_path / 'last.pt'}: 30 steps\n"
@@ -772,7 +772,7 @@ def test_a_file_that_is_no_model(digits, tmp_path):
 
 @pytest.fixture
 def detected(monkeypatch):
-    """How `detect` calls the package, with nothing done."""
+    """The arguments with which `detect` calls the package; nothing is run."""
     calls = []
 
     def remember(kind):

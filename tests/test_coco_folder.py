@@ -1,4 +1,4 @@
-"""Folders with COCO's JSON: what the file says comes out, and nothing bad passes in silence."""
+"""Folders with COCO's JSON: the file is read correctly, and nothing bad passes in silence."""
 
 import json
 import pickle
@@ -43,7 +43,7 @@ NAMES = ("background", "car", "stop sign", "toothbrush")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three images and their file, of which tests spoil annotation 71 or image 9."""
+    """Three images and their file; tests spoil annotation 71 or image 9."""
     (tmp_path / "images/sub").mkdir(parents=True)
     for name in ("sub/a", "b", "c"):
         assert cv2.imwrite(str(tmp_path / f"images/{name}.png"), noise()[:, :, ::-1])
@@ -56,7 +56,7 @@ def read(folder: Path, *arguments, **options) -> COCOFolder:
 
 
 def spoil(folder: Path, change) -> None:
-    """Change what the file says, by a function of its content."""
+    """Change the file's content by a function."""
     content = json.loads((folder / "all.json").read_text())
     change(content)
     (folder / "all.json").write_text(json.dumps(content))

@@ -74,7 +74,7 @@ def iou_table(priors, boxes, eps=0.0):
 
 
 def caffe_match(priors, boxes):
-    """The best pair of all while there is one above 1e-6, then ≥ ½ for whoever is left."""
+    """The best pair of all while there is one above 1e-6, then ≥ ½ for the priors that are left."""
     iou = iou_table(priors, boxes)
     object_of = [-1] * len(priors)
     waiting = set(range(len(boxes)))
@@ -131,7 +131,7 @@ def torchvision_match(priors, boxes):
 
 
 def d2l_match(priors, boxes):
-    """≥ ½ first; then, once for each object, the table's largest number and off with its cross."""
+    """≥ ½ first; then, once for each object, the table's largest number; its row and column go."""
     iou = iou_table(priors, boxes)
     object_of = [int(row.argmax()) if row.max() >= 0.5 else -1 for row in iou]
     for _ in boxes:
@@ -143,7 +143,7 @@ def d2l_match(priors, boxes):
 
 
 def tf2_match(priors, boxes):
-    """An object's best prior gets an IoU of 1; more than ½ is asked."""
+    """An object's best prior gets an IoU of 1; a match needs more than ½."""
     iou = iou_table(priors, boxes)
     for j, i in enumerate(iou.argmax(axis=0)):
         iou[i, j] = 1.0
@@ -491,7 +491,7 @@ def test_an_overlap_of_one_half_to_lufficc():
 
 
 def test_torchvision_counts_positives_twice_where_negatives_run_out():
-    # One prior in two is matched: three negatives for each are not to be had.
+    # One prior in two is matched: there are not three negatives for each.
     case = ([[0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0]], [[[0.0] * 4] * 2], [[[0.0, 0.0]] * 2])
     case = (*case, [([[0.0, 0.0, 0.5, 1.0]], [1])])
     assert our_loss("torchvision", case) == pytest.approx(2 * math.log(2))
@@ -560,7 +560,7 @@ def sgrvinod_detections(case):
 
 
 def d2l_detections(case):
-    """The best class of each anchor, one suppression for all; unsure ones are dropped at last."""
+    """The best class of each anchor, one suppression for all; unsure ones are dropped last."""
     boxes, scores = decoded(case), softmax(case[1])
     labels, best = 1 + scores[:, 1:].argmax(axis=1), scores[:, 1:].max(axis=1)
     kept = suppressed(boxes, best, 0.5)
@@ -740,7 +740,7 @@ def d2l_pixels(image, _):
 
 
 def tf2_pixels(image, side):
-    """Levels over the width of the image. How it was resized the post does not say."""
+    """Levels over the width of the image. The post does not say how it was resized."""
     return image.astype(np.float32).transpose(2, 0, 1) / side
 
 

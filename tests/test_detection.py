@@ -1,4 +1,4 @@
-"""Detection from images: the same as its steps by hand, whatever the batch; files in and out."""
+"""Detection from images: equal to its steps by hand, in batches of any size; files in and out."""
 
 import copy
 import inspect
@@ -22,7 +22,7 @@ from ssd_annotated.model import tiny_ssd
 from ssd_annotated.nms import postprocess
 from ssd_annotated.transforms import prepare
 
-# Layers this small are one thread's work; more threads only wait for each other.
+# Layers this small are enough work for one thread; more threads only wait for each other.
 torch.set_num_threads(1)
 
 
@@ -307,19 +307,19 @@ def test_bad_photographs_are_left_out_or_stop_the_run(model, folder, tmp_path):
 
 def test_nothing_is_left(model, tmp_path):
     (tmp_path / "a.png").write_text("no image")
-    with refuses(r"no image is left of 1: .*a\.png: corrupt image"):
+    with refuses(r"read 0 of 1 images: .*a\.png: corrupt image"):
         detect_images(model, tmp_path, document=tmp_path / "found.json", on_bad="skip")
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_photographs_are_never_overwritten(model, folder, tmp_path):
-    with refuses(r"a\.png: would overwrite what is read"):
+    with refuses(r"a\.png: would overwrite an input"):
         detect_images(model, folder, drawings=folder)
-    with refuses(r"b\.bmp: would overwrite what is read"):
+    with refuses(r"b\.bmp: would overwrite an input"):
         detect_images(model, folder / "b.bmp", drawings=folder)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "e.tif").symlink_to(folder / "e.tif")
-    with refuses(r"e\.tif: would overwrite what is read"):
+    with refuses(r"e\.tif: would overwrite an input"):
         detect_images(model, folder, drawings=tmp_path / "elsewhere")
     assert np.array_equal(read_image(folder / "e.tif"), photographs(5)[4])
 
@@ -412,7 +412,7 @@ def test_films_are_never_overwritten(model, film, tmp_path):
     with refuses(r"film\.avi: expected a name that ends in \.mp4"):
         detect_video(model, film, drawings=film)
     film = film.rename(film.with_suffix(".mp4"))
-    with refuses(r"film\.mp4: would overwrite what is read"):
+    with refuses(r"film\.mp4: would overwrite an input"):
         detect_video(model, film, drawings=film)
     with refuses(r"nothing to write: give drawings, a document, both, or on_frame"):
         detect_video(model, film)

@@ -61,7 +61,7 @@ JUDGED = ([FOUND, NOTHING], TARGETS, len(NAMES))
 MEASURED = voc.evaluate(*JUDGED)
 CURVE = MEASURED.curves[1]
 MISTAKES = mistakes.find_mistakes(*JUDGED)
-# So many candidates that torchvision goes class by class: its way for few makes a tensor itself.
+# So many candidates that torchvision goes class by class: for few, it makes a tensor itself.
 PREDICTIONS = (torch.randn(2, 300, 4), torch.randn(2, 300, 9))
 MODEL = model.tiny_ssd(len(NAMES), image_size=64, widths=(4,) * 6, class_names=NAMES).eval()
 SPEC, RECIPE = MODEL.spec, MODEL.recipe
@@ -114,7 +114,7 @@ def voc_folder():
 
 
 def zeros_like(tensor):
-    """A tensor of the same shape, which takes no memory to speak of."""
+    """A tensor of the same shape, which takes almost no memory."""
     return torch.zeros(1, device="cpu").expand(tensor.shape)
 
 
@@ -139,7 +139,7 @@ def after_steps(trainer, steps=1):
 
 
 def restored(**settings):
-    """A trainer that goes on where another one was."""
+    """A trainer that continues where another one was."""
     _, state = after_steps(trainer(**settings))
     second = trainer(**settings)
     second.restore(state)
@@ -166,7 +166,7 @@ def saved(dtype=None):
 
 
 def detect_in_files(function, source, drawings, document):
-    """Detect in a file, the unsure too, which are many; draw and write down what is found."""
+    """Detect in a file, with many unsure detections; draw them and write them down."""
     if source.endswith(".mp4"):
         write(writers.annotated_video(Path(source), None, NAMES), FRAME)
     else:
@@ -358,7 +358,7 @@ CALLS = {
     "data.warp.check_fractions": lambda: warp.check_fractions(BOXES),
 }
 
-#: What makes a network, or priors, of nothing makes them where torch would: on its default device.
+#: These make a network or priors from nothing, so on torch's default device.
 FACTORIES = {
     "model.tiny_ssd": lambda: model.tiny_ssd(image_size=64),
     "model.ssd300_vgg16": model.ssd300_vgg16,
@@ -423,7 +423,7 @@ def test_no_tensor_comes_from_elsewhere(name, tmp_path, monkeypatch):
         result = CALLS[name]()
     result = tensors(result)
     assert all(tensor.device.type == "cpu" for tensor in result)
-    if result:  # One rule has a gap: what stands at an index that is meta can be anything.
+    if result:  # One rule has a gap: the value at a meta index can be anything.
         with tempfile.TemporaryDirectory() as folder, chdir(folder):
             torch.testing.assert_close(result, tensors(CALLS[name]()), equal_nan=True)
 
@@ -452,7 +452,7 @@ def test_numpy_is_not_handed_what_may_lie_on_a_gpu(name, monkeypatch):
 
 
 def test_one_process_asks_no_device_whether_to_stop():
-    # What waits for a GPU to answer raises on meta, which has no answers.
+    # Code that waits for a GPU's answer raises on meta, which has no answers.
     far = copy.deepcopy(MODEL).to("meta")
     assert not run._anyone_stopped([], far)
     assert run._anyone_stopped([signal.SIGTERM], far)

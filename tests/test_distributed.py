@@ -38,7 +38,7 @@ def gradients_of_small(objects, options):
 
 
 def assert_close(found, expected):
-    """Equal to 1e-5 of the largest slope of all, and not for being nothing."""
+    """Equal to 1e-5 of the largest slope, and not because all slopes are zero."""
     scale = max(gradient.abs().max().item() for gradient in expected)
     assert scale > 1e-3
     for one, other in zip(found, expected, strict=True):
@@ -86,7 +86,7 @@ def test_without_any_object_the_focal_loss_still_teaches_both_the_same():
 
 
 def gradients_of_ssd300(file=None):
-    """As `gradients`, or, as 26 million numbers are too many to send, written to a file."""
+    """As `gradients`, but written to a file, as 26 million numbers are too many to send."""
     torch.manual_seed(0)
     settings = replace(STEP, batch_size=2, freeze_batch_norm=False)
     record, found = gradients(ssd300_vgg16(num_classes=3), Squares(2, (1,)), settings)
@@ -165,15 +165,15 @@ def test_a_loss_that_breaks_in_one_stops_both(tmp_path):
 
 
 def resumed_apart(folder):
-    """Each process looks in a folder of its own, as on machines that have none in common."""
+    """Each process looks in a folder of its own, as on machines that share none."""
     return go(folder / str(distributed.rank()), Squares(5), resume=True)
 
 
 def test_processes_that_see_different_runs_are_told_so(tmp_path):
-    # The one with fewer steps to go would end, and the other wait for it.
+    # The one with fewer steps to go would end, and the other would wait for it.
     go(tmp_path / "0")
     for end in together(resumed_apart, tmp_path):
-        assert end.result.startswith("ValueError: the processes would go on from steps [9, 0]")
+        assert end.result.startswith("ValueError: the processes would continue from steps [9, 0]")
 
 
 def uneven():
@@ -221,12 +221,12 @@ def test_alone_nothing_is_shared(monkeypatch):
 
 
 def joined():
-    torch.distributed.barrier()  # who left before the other had quite come would be a lost peer
+    torch.distributed.barrier()  # leaving before the other has joined is an error
     return distributed.world_size(), distributed.rank(), torch.distributed.get_backend()
 
 
 def joined_and_failed():
-    """Join the others, and fail; whether this process is still joined to them then."""
+    """Join the others, and fail; return whether this process is still joined to them."""
     try:
         with launched(torch.device("cpu")):
             assert torch.distributed.is_initialized()

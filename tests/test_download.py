@@ -1,4 +1,4 @@
-"""Downloads of PASCAL VOC, from a server of our own: what breaks is said, and leaves nothing."""
+"""Downloads of PASCAL VOC from a local server: failures are reported and leave nothing behind."""
 
 import hashlib
 import io
@@ -201,7 +201,7 @@ def test_an_archive_that_ends_early_leaves_nothing(server, tmp_path, monkeypatch
 
 @pytest.mark.usefixtures("server")
 def test_a_set_is_listed_only_when_it_is_complete(tmp_path, monkeypatch):
-    """Stopped while files move into place, at any of them, a folder does not pass as complete."""
+    """A folder does not pass as complete if the run stops while files move into place."""
     moves = []
     monkeypatch.setattr(os, "replace", lambda old, new: moves.append((old, new)) or old.rename(new))
     works(tmp_path / "all")

@@ -1,4 +1,4 @@
-"""Boxes and names in pixels: where they should be, in their class's colour, legible, within."""
+"""Boxes and names in pixels: in the right place and colour, legible, inside the image."""
 
 from itertools import groupby
 

@@ -1,4 +1,4 @@
-"""ONNX files say what torch says, and are enough to detect with."""
+"""ONNX files give the same numbers as torch, and are enough for detection."""
 
 import contextlib
 import doctest
@@ -30,7 +30,7 @@ pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
 def digits(tmp_path_factory):
     """The shipped model and its file."""
     model, path = pretrained(), tmp_path_factory.mktemp("onnx") / "digits.onnx"
-    with unchecked():  # the shape checks are no part of the network
+    with unchecked():  # the shape checks are not part of the network
         export_onnx(model, path)
     return model, path
 

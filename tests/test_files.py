@@ -1,4 +1,4 @@
-"""Files: whole or not there."""
+"""Files: complete or absent."""
 
 from refusals import refuses
 

@@ -1,4 +1,4 @@
-"""The data set is an instrument: these tests hold what it can measure."""
+"""The data set is an instrument: these tests pin what it can measure."""
 
 import pickle
 import xml.etree.ElementTree as ElementTree
@@ -35,7 +35,7 @@ def boxes_px(target: dict) -> np.ndarray:
 
 @lru_cache
 def targets(name: str) -> list[dict]:
-    """What stands in the first scenes of a variant, 400 where shares are measured."""
+    """The objects of the first scenes of a variant, 400 where shares are measured."""
     length = 400 if name in ("standard", "crowd") else 120
     return [target for _, target in GraffitiDigits("train", name, length)]
 
@@ -135,7 +135,7 @@ def test_splits_share_no_photograph():
     train, test = map(spray.photographs, ("train", "test"))
     assert not train.keys() & test.keys()
     assert len(train) + len(test) == 16
-    # The motorcycle was photographed twice, so one of the pair must stay away.
+    # The motorcycle was photographed twice, so one of the pair must be left out.
     assert "motorcycle_right" not in train.keys() | test.keys()
     for photo in [*train.values(), *test.values()]:
         assert photo.dtype == np.uint8
@@ -342,7 +342,7 @@ def test_the_bipartite_step_has_work():
 
 
 def test_crowds_share_their_best_prior():
-    """Pairs whose two objects want the same prior. Measured: .25."""
+    """Pairs whose two objects have the same best prior. Measured: .25."""
     best = priors_of("crowd")["best"].reshape(-1, 2)
     share = (best[:, 0] == best[:, 1]).mean()
     assert 0.15 <= share <= 0.4, share

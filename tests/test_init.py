@@ -1,4 +1,4 @@
-"""The names that `ssd_annotated` itself offers: each its module's own, none at a cost."""
+"""The names that `ssd_annotated` itself offers: each is its module's own and loads when used."""
 
 import subprocess
 import sys

@@ -98,7 +98,7 @@ def literal_loss(priors, predictions, targets, ratio=3.0, alpha=1.0):
 
 
 def literal_loss_per_image(priors, predictions, targets, alpha=1.0):
-    """The mean over the images of what each one's own positives make of it."""
+    """The mean over the images; each image is divided by its own positives."""
     localization = confidence = 0.0
     positives = 0
     for image in literal_images(priors, predictions, targets):
@@ -190,7 +190,7 @@ def test_without_a_positive_loss_and_gradient_are_zero(images):
     priors, predictions, _ = random_case([0] * images)
     for tensor in predictions:
         tensor.requires_grad_()
-    # An object that overlaps no prior is no positive either.
+    # An object that overlaps no prior is not a positive either.
     lost = {
         "boxes": torch.tensor([[1.7, 1.7, 1.9, 1.9]], dtype=DTYPE),
         "labels": torch.tensor([1]),
@@ -608,7 +608,7 @@ def test_predictions_must_fit_the_priors_and_the_targets():
         loss((offsets, logits[:, :39]), targets)
     with refuses("predictions for 2 images, but 1 targets"):
         loss((offsets, logits), targets[:1])
-    # One column would stretch over all four unseen.
+    # One column would be broadcast over all four without an error.
     with refuses(r"offsets have shape \(2, 40, 1\), expected \(B, 40, 4\)"):
         loss((offsets[..., :1], logits), targets)
 

@@ -100,14 +100,14 @@ def test_the_collision_by_hand():
 
 
 def test_greedy_is_not_the_best_sum():
-    # Best pair of all first: .9 + .1 = 1.0, although .8 + .7 = 1.5 was to be had.
+    # Best pair of all first: .9 + .1 = 1.0, although .8 + .7 = 1.5 was possible.
     iou = iou_table([0.9, 0.8], [0.7, 0.1])
     assert bipartite_match(iou).tolist() == [0, 1]
 
 
 def test_a_chain_of_losers_by_hand():
     # .9 gives prior 0 to object 2. Object 1 then falls from .8 to .5 on prior 1, where object 0
-    # stands at .6 and is served first; so object 1 goes on to .2 on prior 2.
+    # overlaps it by .6 and comes first; so object 1 goes on to .2 on prior 2.
     iou = iou_table([0.7, 0.6, 0.1], [0.8, 0.5, 0.2], [0.9, 0.0, 0.0])
     assert bipartite_match(iou).tolist() == [1, 2, 0]
 
@@ -166,7 +166,7 @@ def test_bipartite_is_the_literal_loop_and_stable(data, num_objects, num_priors)
                 own = iou[g][prior_of[g]] if prior_of[g] >= 0 else 1e-6
                 assert iou[g][p] <= own
             else:
-                # A taken prior: whoever has it overlaps it as much, or g has something as good.
+                # A taken prior: its object overlaps it as much, or g has something as good.
                 holder = iou[prior_of.index(p)][p]
                 own = iou[g][prior_of[g]] if prior_of[g] >= 0 else 0
                 assert iou[g][p] <= max(holder, own)
@@ -187,7 +187,7 @@ def test_three_objects_and_five_priors_by_hand():
     objects = corners([[0, 0, 4, 8], [4, 0, 8, 8], [1, 0, 4, 8]])
     assert match_priors(priors, objects).tolist() == [0, 2, 1, 0, -1]
     # argmax: object 2 also wants prior 0, and as the later one takes it from object 0, which
-    # would have nothing left but its ½ on prior 3.
+    # keeps only its ½ on prior 3.
     assert match_priors(priors, objects, method="argmax").tolist() == [2, -1, 1, 0, -1]
     # first: object 0 keeps prior 0, and object 2 is left with none.
     assert match_priors(priors, objects, method="first").tolist() == [0, -1, 1, 0, -1]
@@ -223,7 +223,7 @@ def test_forced_matching_is_the_literal_loop(prior_boxes, objects, threshold):
     iou = pairwise_iou(objects, cxcywh_to_xyxy(priors))
     matches = match_priors(priors, objects, threshold, method="forced").tolist()
     assert matches == literal_forced(iou.tolist(), threshold)
-    # Nobody goes without while there are priors enough, whatever the overlaps.
+    # Every object gets a prior while there are enough priors, at any overlaps.
     assert len(set(matches) - {-1}) >= min(len(objects), len(priors))
 
 
@@ -231,7 +231,7 @@ def test_forced_matching_is_the_literal_loop(prior_boxes, objects, threshold):
 def test_first_matching_is_the_literal_loop(prior_boxes, objects, threshold):
     priors, objects = xyxy_to_cxcywh(corners(prior_boxes)), corners(objects)
     iou = pairwise_iou(objects, cxcywh_to_xyxy(priors)).tolist()
-    # The loop wants more than the threshold; `match_priors` is content with as much.
+    # The loop needs more than the threshold; `match_priors` needs only as much.
     matches = match_priors(priors, objects, math.nextafter(threshold, 1), method="first").tolist()
     assert matches == literal_first(iou, threshold)
 
@@ -300,7 +300,7 @@ def test_the_default_threshold_is_one_half():
 def test_an_object_that_overlaps_nothing(method, matches):
     # Object 0 is prior 0 itself and overlaps prior 1 by ⅗; object 1 is nowhere near a prior.
     # Bipartite leaves it out. The argmax of zeros is prior 0: there the later object drives the
-    # earlier one out, unless the first shall have it. Forced, it takes the first free prior.
+    # earlier one out, unless the first one wins. Forced, it takes the first free prior.
     priors = torch.tensor([[0.2, 0.2, 0.4, 0.2], [0.3, 0.2, 0.4, 0.2], [0.8, 0.2, 0.2, 0.2]])
     objects = torch.tensor([[0.0, 0.1, 0.4, 0.3], [0.4, 0.8, 0.6, 1.0]])
     assert match_priors(priors, objects, method=method).tolist() == matches

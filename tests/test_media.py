@@ -1,4 +1,4 @@
-"""Photographs, videos and cameras: what comes in is right or refused, what goes out is whole."""
+"""Photographs, videos and cameras: inputs are read right or refused, outputs are complete."""
 
 import json
 import tracemalloc
@@ -82,7 +82,7 @@ def test_photographs_are_seen_upright(tmp_path, orientation):
     upright = np.zeros((40, 64, 3), dtype=np.uint8)
     upright[:20, :32] = (255, 0, 0)
     upright[20:, 32:] = (0, 0, 255)
-    # How EXIF describes the stored pixels: what was done to the upright ones, undone.
+    # EXIF describes the stored pixels: this is what turns the upright ones into them.
     stored = {
         1: upright,
         2: upright[:, ::-1],
@@ -234,7 +234,7 @@ def test_a_film_that_ends_early(tmp_path):
     assert 10 < count < 50
     assert str(problem) == f"{path}: ends early: {count} of 60 frames could be read"
     with Video(path) as video:
-        assert len(list(islice(video, 5))) == 5  # nobody asked for more
+        assert len(list(islice(video, 5))) == 5  # no more were asked for
 
 
 def test_a_film_without_a_frame(tmp_path, monkeypatch):
@@ -284,7 +284,7 @@ def test_a_camera(monkeypatch):
         frames = list(islice(video, 2))
         assert np.array_equal(frames[1].image, noise())
         assert 0 <= frames[0].seconds <= frames[1].seconds < 5
-        with refuses("camera 0: gives no more frames, after 1", OSError):
+        with refuses("camera 0: no more frames after 1", OSError):
             list(video)
     with refuses("camera 7: cannot be opened", OSError):
         Video(7)
@@ -304,7 +304,7 @@ def test_inputs_are_never_overwritten(tmp_path):
     photo = save(noise(), tmp_path / "photo.png")
     (tmp_path / "link.png").symlink_to(photo)
     for name in ("photo.png", "link.png", "../" + tmp_path.name + "/photo.png"):
-        with refuses("would overwrite what is read"):
+        with refuses("would overwrite an input"):
             check_target(tmp_path / name, ".png", [photo])
     assert check_target(tmp_path / "other.PNG", ".png", [photo]).name == "other.PNG"
     with refuses(r"found\.txt: expected a name that ends in \.json"):

@@ -1,4 +1,4 @@
-"""Mistakes: every kind by hand, all of them against loops, and counted like the curves."""
+"""Mistakes: every kind by hand, all of them against loops, and counts equal to the curves'."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_each_kind_of_mistake_by_hand():
     assert wrong[2].object_box == pytest.approx((0, 0.5, 0.2, 0.7))
     assert wrong[2].box == pytest.approx((0.15, 0.5, 0.35, 0.7))
     assert wrong[3].object_box is None
-    # The second cat and the dog were missed; beside them stands what came near.
+    # The second cat and the dog were missed; each comes with the detection near it.
     assert {first.kind, second.kind} == {"miss"}
     assert {(m.object_label, m.label, round(m.score, 3)) for m in (first, second)} == {
         (1, 1, 0.7),
@@ -39,7 +39,7 @@ def test_each_kind_of_mistake_by_hand():
 
 
 def test_what_it_overlaps_most_decides_between_localization_and_confusion():
-    # A cat inside a dog: IoU 1/4 with each other. A box called cat is nearer to the one or other.
+    # A cat inside a dog: IoU 1/4 with each other. A box called cat is nearer to one of them.
     target = truth(torch.tensor([[0, 0, 0.5, 0.5], [0, 0, 1, 1]]), [1, 2])
     boxes = torch.tensor([[0, 0, 0.9, 0.9], [0, 0, 0.75, 0.5]])  # second: .667 and .375
     kinds = [m.kind for m in find_mistakes([found(boxes, [0.9, 0.8])], [target], 3, 0.7)]

@@ -1,4 +1,4 @@
-"""The network: its shapes, the order of its rows, and the way to disk and back."""
+"""The network: its shapes, the order of its rows, and its way to disk and back."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -31,7 +31,7 @@ from ssd_annotated.model import (
 from ssd_annotated.priors import PRESETS, PriorSpec, make_priors, rescale_priors, tiny_priors
 from ssd_annotated.training.train import train
 
-# Layers this small are one thread's work; more threads only wait for each other.
+# Layers this small are enough work for one thread; more threads only wait for each other.
 torch.set_num_threads(1)
 
 NARROW = (4, 4, 8, 8, 8, 8)
@@ -297,7 +297,7 @@ def test_the_file_holds_plain_data_only(tmp_path):
 
 
 def test_what_numpy_counted_can_be_loaded_again(tmp_path):
-    # A safe load refuses NumPy's scalars, and a file that no one can open saves nothing.
+    # A safe load refuses NumPy's scalars, so a file with some would be lost.
     labels = np.array(["cat", "dog"])
     with unchecked():
         model = small(num_classes=np.int64(3), class_names=("background", *np.unique(labels)))
@@ -411,7 +411,7 @@ def test_an_architecture_of_ones_own_is_saved_and_loaded(tmp_path, monkeypatch):
     assert any(isinstance(layer, torch.nn.Hardswish) for layer in again.modules())
     images = torch.rand(1, 3, again.recipe.image_size, again.recipe.image_size)
     assert torch.equal(model(images).logits, again(images).logits)
-    with refuses("there is another architecture 'mine' already"):
+    with refuses("another architecture is already called 'mine'"):
         register_architecture("mine", lambda spec, recipe: None)
 
 
@@ -539,7 +539,7 @@ def test_ssd300_takes_a_training_step():
     assert all(value.isfinite().all() for value in model.parameters())
     moved = {n for n, value in model.named_parameters() if not torch.equal(value, before[n])}
     still = before.keys() - moved
-    # A head hears of the loss only if some prior of its map counted; all else lies below others.
+    # A head gets a gradient only if a prior of its map counted; other layers serve several maps.
     assert all("_heads." in name for name in still), still
     assert {name.split(".")[0] for name in moved} == {
         "trunk", "extras", "localization_heads", "confidence_heads",

@@ -256,7 +256,7 @@ def test_boxes_are_not_clipped():
 
 
 def test_classes_never_meet_left_of_the_image():
-    # Class 2's box lies as far left of class 1's as the step that holds their copies apart.
+    # Class 2's box lies as far left of class 1's as the step that keeps their copies apart.
     predictions, priors = predict(
         [[0.0, 0.0, 1.0, 1.0], [-1.0, -1.0, 0.0, 0.0]], [0.9, 0.0], [0.0, 0.8]
     )
@@ -400,7 +400,7 @@ def test_class_agnostic_suppression_is_the_naive_loop(seed, score, overlap):
 def test_class_agnostic_by_hand():
     # Three boxes as above: 0 and 1 overlap by 3/5. Box 1's best is class 2, and box 0 of class 1
     # is better; box 1 has gone although no other box of class 2 is near. Box 2 scores .6 and .3,
-    # but speaks only once.
+    # but is counted only once.
     boxes = [[0.0, 0.0, 0.4, 0.4], [0.1, 0.0, 0.5, 0.4], [0.6, 0.6, 0.9, 0.9]]
     predictions, priors = predict(boxes, [0.7, 0.1], [0.3, 0.5], [0.3, 0.6])
     (found,) = postprocess(predictions, priors, class_agnostic=True)
@@ -412,7 +412,7 @@ def test_class_agnostic_by_hand():
 
 def test_class_agnostic_priors_speak_once():
     # Even where nothing is suppressed, and before the best of each class are counted: of class 2
-    # the best is box 1, for box 0 has spoken for class 1.
+    # the best is box 1, because box 0 counts for class 1.
     boxes = [[0.0, 0.0, 0.4, 0.4], [0.1, 0.0, 0.5, 0.4]]
     predictions, priors = predict(boxes, [0.5, 0.4], [0.1, 0.3])
     for limits in ({"nms_threshold": 1.0}, {"nms_threshold": 0.7, "top_k": 1}):
@@ -491,7 +491,7 @@ def test_predictions_for_other_priors_are_refused():
     (offsets, logits), priors = random_case()
     with refuses(r"offsets have shape \(2, 60, 4\), expected \(B, 59, 4\)"):
         postprocess((offsets, logits), priors[:59])
-    # One row would stretch over all priors unseen.
+    # One row would be broadcast over all priors without an error.
     with refuses(r"offsets have shape \(2, 1, 4\), expected \(B, 60, 4\)"):
         postprocess((offsets[:, :1], logits[:, :1]), priors)
     # An image without its logits would be lost.

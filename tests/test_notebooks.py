@@ -1,4 +1,4 @@
-"""The stored notebooks are fit to be read, and each rule that says so is able to say no."""
+"""The stored notebooks satisfy every rule, and each rule can fail."""
 
 import base64
 import copy

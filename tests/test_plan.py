@@ -1,11 +1,11 @@
-"""The package's plan: imports go one way, and the figure shows what there is."""
+"""The package's plan: imports go one way, and the figure shows every module."""
 
 import ast
 import re
 
 import plan
 
-#: Who may import whom; what is not said here is an error.
+#: The imports that are allowed; any other import is an error.
 ALLOWED = {
     plan.CORE: set(),
     "data": {plan.CORE},
@@ -15,7 +15,7 @@ ALLOWED = {
     "notebook": {plan.CORE, "evaluation"},
     "app": {plan.CORE, "data", "evaluation", "training", "notebook"},
 }
-#: Of the core's modules: each may import those before it.
+#: The core's modules in order: each may import those before it.
 ORDER = (
     *("checks", "files", "tables", "boxes", "priors", "coding", "matching", "loss", "nms"),
     *("vgg", "model", "checkpoint", "transforms", "detection"),

@@ -29,7 +29,7 @@ def ax():
         plot.use_style()
         _, ax = plt.subplots()
         yield ax
-        ax.figure.draw_without_rendering()  # whatever was put there can be drawn
+        ax.figure.draw_without_rendering()  # everything that was put there can be drawn
         plt.close(ax.figure)
     plt.switch_backend(before)
 

@@ -1,4 +1,4 @@
-"""What leaves the repository: the wheel, and the copy with its address; and who sends them."""
+"""What leaves the repository: the wheel, the copy with its address, and the workflows."""
 
 import ast
 import os
@@ -136,7 +136,7 @@ def first_cell():
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The programs that a cell starts, which are not started."""
+    """Record the programs that a cell would start."""
     made = []
     monkeypatch.setattr(subprocess, "check_call", made.append)
     return made
@@ -254,7 +254,7 @@ def test_copy_is_written_and_the_original_left_alone(tmp_path):
 
 @needs_git
 def test_copy_has_what_binder_builds_from_and_nothing_that_it_would_prefer():
-    """repo2docker takes the first it finds of: a folder binder, a Dockerfile, environment.yml."""
+    """repo2docker takes the first of these that exists: binder/, Dockerfile, environment.yml."""
     files = publish.tracked(ROOT)
     assert {"environment.yml", "requirements.txt", "pyproject.toml", "README.md"} <= set(files)
     assert not {"Dockerfile", "binder", ".binder", ".github"} & {f.split("/")[0] for f in files}
@@ -265,7 +265,7 @@ def test_copy_has_what_binder_builds_from_and_nothing_that_it_would_prefer():
 
 @needs_git
 def test_image_is_made_of_what_is_under_version_control():
-    """Whoever adds a file beside the others says here whether an image holds it."""
+    """A new file at the top level must be listed here: does an image hold it?"""
     ignore = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     rules = [line for line in ignore if not line.startswith("#")]
     taken = {line.removeprefix("!") for line in rules if line.startswith("!")}
@@ -276,7 +276,7 @@ def test_image_is_made_of_what_is_under_version_control():
 
 @pytest.fixture
 def started(tmp_path):
-    """Starts the image's entry point; says what it starts in turn, from where, and the home."""
+    """Start the image's entry point; return what it starts, its folder and its home."""
     (tmp_path / "bin").mkdir()
     for name in ("python", "jupyter", "make", "ssd-annotated", "nvidia-smi"):
         program = tmp_path / "bin" / name
@@ -348,7 +348,7 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path):
 
 
 def workflow(name):
-    """One workflow, parsed; the word `on` is no boolean there."""
+    """One workflow, parsed; the word `on` is not a boolean there."""
     text = (ROOT / f".github/workflows/{name}.yml").read_text(encoding="utf-8")
     return yaml.load(text, Loader=yaml.BaseLoader)
 
@@ -388,7 +388,7 @@ def test_nightly_tries_no_older_python_than_ci():
 
 @needs_workflows
 def test_nightly_reports_what_takes_too_long():
-    """A job past its time counts as cancelled, which is no failure; a step past its time is one."""
+    """A job past its time counts as cancelled, not as failed; a step past its time fails."""
     jobs = workflow("nightly")["jobs"]
     assert jobs["report"]["if"] == "failure()"
     steps = [step for step in jobs["test"]["steps"] if "run" in step]

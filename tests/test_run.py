@@ -1,4 +1,4 @@
-"""A run in a folder: killed anywhere, it goes on to the same bits, and no file is half there."""
+"""A run in a folder: killed anywhere, it continues to the same bits, and no file is half there."""
 
 import json
 import math
@@ -76,7 +76,7 @@ def whole(tmp_path_factory):
 
 
 def test_same_can_tell_runs_apart(whole):
-    # What follows leans on this comparison, so it must see one bit in one weight.
+    # The tests below rely on this comparison, so it must see one bit in one weight.
     content, other = read_plain(whole / "last.pt"), read_plain(whole / "last.pt")
     assert same(content, other)
     momentum = other["trainer"]["optimizer"]["state"][0]["momentum_buffer"]
@@ -159,7 +159,7 @@ def die():
 
 
 def die_while_writing(_content, file):
-    """In place of torch.save: half a file reaches the disk, and the process is no more."""
+    """In place of torch.save: half a file reaches the disk, and the process dies."""
     file.write(b"half a checkpoint")
     file.flush()
     die()
@@ -226,7 +226,7 @@ def test_resuming_may_change_the_number_of_workers(tmp_path, whole):
 
 
 def signalled(folder, numbers, at=4, workers=0, group=False, **options):
-    """A run that is sent signals when it asks for image number `at`; the way it ended."""
+    """Send signals to a run when it asks for image number `at`; return how it ended."""
     if group:
         os.setpgrp()
 
@@ -256,7 +256,7 @@ def test_a_signal_stops_after_the_step_and_saves(tmp_path, whole, number):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_group_leaves_the_workers_at_work(tmp_path, number):
-    # As Ctrl-C in a terminal and many a scheduler send it. A worker that died would be an error.
+    # Ctrl-C in a terminal and many schedulers do this. A worker that died would be an error.
     end = Child(signalled, tmp_path, [number], 2, 1, True).end()
     assert end.status == 0
     assert end.result.stopped_by == number
@@ -317,7 +317,7 @@ def test_a_run_is_not_overwritten(whole):
 
 
 def changed(name):
-    """What a run is resumed with that was begun otherwise."""
+    """Changes with which a run cannot be resumed."""
     squares = augmented(Squares(5))
     if name == "model":
         return {"dataset": squares, "model": small(widths=(8, 8, 8, 8, 8, 16))}
@@ -354,7 +354,7 @@ def test_another_run_is_not_resumed(whole, name, message):
 
 def test_a_model_is_no_run(tmp_path):
     save_model(small(), tmp_path / "last.pt")
-    with refuses("is no run that could go on, but holds a model only"):
+    with refuses("holds only a model, and no run to continue"):
         go(tmp_path, resume=True)
 
 
@@ -404,7 +404,7 @@ class OneWhite(Squares):
 
 
 def stumble_over_white(_model, arguments):
-    """What a network is given: white images divided by zero."""
+    """A preparation that divides white images by zero."""
     (images,) = arguments
     return images / (images.amax((1, 2, 3), keepdim=True) < 2.5)
 
@@ -473,5 +473,5 @@ def validated_with_few_open_files(workers):
 
 
 def test_validation_with_workers_needs_few_open_files():
-    # Each tensor from a worker is an open file as long as it lives: a thousand images, the end.
+    # Each tensor from a worker keeps a file open while it lives: a thousand images are too many.
     assert Child(validated_with_few_open_files, 1).end() == (0, 3)

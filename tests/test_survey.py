@@ -1,4 +1,4 @@
-"""Surveys: what they count is what was written, and the table says it."""
+"""Surveys: they count what was written, and the table shows it."""
 
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def test_no_image_is_decoded(folder):
 
 
 class Plain(list, torch.utils.data.Dataset):
-    """The least that a data set can be."""
+    """The smallest possible data set."""
 
     class_names = ("background", "cat", "dog")
 

@@ -21,7 +21,7 @@ from ssd_annotated.training.settings import QUICK, Settings, learning_rate
 from ssd_annotated.training.train import Trainer, train
 from ssd_annotated.transforms import collate
 
-# Layers this small are one thread's work; more threads only wait for each other.
+# Layers this small are enough work for one thread; more threads only wait for each other.
 torch.set_num_threads(1)
 
 
@@ -83,7 +83,7 @@ def test_two_steps_of_sgd_by_hand():
 
 
 def test_two_steps_of_caffes_sgd_where_biases_learn_twice_as_fast_and_do_not_decay():
-    # Would show the two groups exchanged, a bias that decays, or a factor lost between steps.
+    # This would show the two groups exchanged, a bias that decays, or a factor lost between steps.
     def update(weight, gradient, state, is_bias):
         pull = gradient + (0 if is_bias else 0.02) * weight
         state["speed"] = 0.9 * state["speed"] + pull if state else pull
@@ -321,7 +321,7 @@ def weights_of(model):
 
 
 def way(**options):
-    """How far and where one step of plain descent takes all weights together, over the rate."""
+    """One step of plain gradient descent over all weights, divided by the learning rate."""
     model = small()
     before = weights_of(model)
     plain = {"optimizer": "sgd", "schedule": "steps", "weight_decay": 0.0, "bias_weight_decay": 0.0}
@@ -338,7 +338,7 @@ def test_clipping_shortens_the_whole_gradient_and_keeps_its_direction():
 
 
 def test_in_half_precision_what_is_clipped_is_the_gradient_and_not_the_scaled_one(monkeypatch):
-    # Scaled up by 1024 the norm would be out of all proportion, and the step next to nothing.
+    # Scaled up by 1024 the norm would be far too large, and the step almost zero.
     modest = partial(torch.amp.GradScaler, init_scale=1024.0)  # so that nothing overflows at first
     monkeypatch.setattr(torch.amp, "GradScaler", modest)
     length = way(precision="float16").norm().item()
@@ -424,7 +424,7 @@ def test_a_restored_trainer_goes_on_in_the_middle_of_an_epoch(precision):
     for _ in range(4):
         first.step()
     second.model.load_state_dict(first.model.state_dict())
-    second.step()  # what was prepared before it was restored must not be used
+    second.step()  # batches prepared before the restore must not be used
     second.model.load_state_dict(first.model.state_dict())
     second.restore(copy.deepcopy(first.state()))
     assert [second.step()["step"], second.step()["step"]] == [4, 5]
@@ -438,12 +438,12 @@ def with_few_open_files(workers):
 
 
 def test_large_batches_from_workers_need_few_open_files():
-    # Each tensor that a process sends to another is an open file there: these were 200 a batch.
+    # Each tensor that a process sends to another is an open file there: 200 a batch.
     assert Child(with_few_open_files, 1).end() == (0, 3)
 
 
 def left_open(breaks):
-    """Leave a trainer open when the process ends, in the peace of a global or in an error."""
+    """Leave a trainer open when the process ends, as a global variable or after an error."""
     global left
     left = Trainer(small(), Squares(), replace(QUICK, workers=1, batch_size=2))
     left.step()
@@ -453,13 +453,13 @@ def left_open(breaks):
 
 @pytest.mark.parametrize("breaks", [False, True])
 def test_a_program_with_workers_ends(breaks):
-    # Python asks them to end by SIGTERM, and waits: workers that ignored it made it wait for ever.
+    # Python ends workers with SIGTERM and waits; it waited for ever for workers that ignored it.
     end = Child(left_open, breaks).end()
     assert end == (0, "RuntimeError: bad luck" if breaks else None)
 
 
 def losses_of_three_steps(backend):
-    """Eager if there is no backend; this process has no shape checks, which a compiler trips on."""
+    """Eager without a backend; this process has no shape checks, on which a compiler fails."""
     torch.compile, compiler = partial(torch.compile, backend=backend), torch.compile
     history = run(steps=3, batch_size=2, compile=backend is not None)
     assert torch.compile.func is compiler

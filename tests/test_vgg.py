@@ -74,7 +74,7 @@ def test_l2norm_keeps_the_precision_and_does_not_overflow(dtype, value):
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
 def test_zero_stays_zero_in_every_precision(dtype):
-    # Half precision has no 1e-12: it would be 0, and 0 / 0 no number.
+    # Half precision rounds 1e-12 to 0, and 0 / 0 is NaN.
     assert L2Norm(4)(torch.zeros(1, 4, 1, 1, dtype=dtype)).tolist() == [[[[0.0]]] * 4]
 
 
@@ -121,7 +121,7 @@ def test_decimation_keeps_every_mth_element():
 
 
 def test_decimated_taps_see_what_they_saw_before():
-    """With zeros for the taps that go, the 7×7 kernel equals its 3×3 rest at dilation 3."""
+    """With zeros for the removed taps, the 7×7 kernel equals the remaining 3×3 at dilation 3."""
     torch.manual_seed(0)
     weight, maps = torch.randn(2, 3, 7, 7), torch.randn(1, 3, 9, 9)
     kept = torch.zeros_like(weight)
@@ -189,7 +189,7 @@ def test_layers_start_so_that_sixteen_of_them_do_not_fade():
     torch.manual_seed(0)
     for layer in vgg16_features():
         if isinstance(layer, nn.Conv2d):
-            # He et al. 2015: a variance of 2 over the inputs that a gradient gathers.
+            # He et al. 2015: a variance of 2 / (the number of inputs that a gradient sums up).
             spread = (2 / (9 * layer.out_channels)) ** 0.5
             assert layer.weight.std().item() == pytest.approx(spread, rel=0.05)
             assert not layer.bias.any()
@@ -266,7 +266,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch, failure):
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 and no more"])
 def test_a_file_that_is_not_what_was_meant_is_named(monkeypatch, tmp_path, content):
-    # What lies in the folder already is neither downloaded nor checked.
+    # A file that is already in the folder is neither downloaded nor checked.
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)

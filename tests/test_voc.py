@@ -1,4 +1,4 @@
-"""Folders in VOC's layout: what is in the files comes out, and nothing bad passes in silence."""
+"""Folders in VOC's layout: the files are read correctly, and nothing bad passes in silence."""
 
 import pickle
 import shutil
@@ -96,7 +96,7 @@ def test_names_given_keep_their_order(folder):
     [
         ((0, 0, 20, 15), (0, 0, 20, 15)),  # from 0: the border
         ((1, 1, 20, 15), (0, 0, 20, 15)),
-        ((0.5, 1.5, 40, 29.5), (0, 0.5, 40, 29.5)),  # VOC 2012 has such
+        ((0.5, 1.5, 40, 29.5), (0, 0.5, 40, 29.5)),  # VOC 2012 has such boxes
         ((39, 29, 40, 30), (38, 28, 40, 30)),
     ],
 )
@@ -423,7 +423,7 @@ def test_a_long_report_is_cut(folder):
 def test_sets_and_folders_must_be_there(folder, on_bad):
     with pytest.raises(FileNotFoundError, match=r"test\.txt: no such image set; there are: train"):
         VOCFolder([(folder, "test")], on_bad=on_bad)
-    edit(folder / "Annotations/a.xml", "cat", "background")  # it is not even read
+    edit(folder / "Annotations/a.xml", "cat", "background")  # this file is not even read
     with pytest.raises(FileNotFoundError, match="no such image set"):
         VOCFolder([(folder, "train"), (folder, "test")], on_bad=on_bad)
     with pytest.raises(FileNotFoundError, match="lost: no such folder"):

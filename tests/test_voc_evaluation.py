@@ -130,7 +130,7 @@ def test_classes_and_images_do_not_mix():
     detections = [found(place(0, 0), [0.9, 0.8], [1, 2]), found(place(3), [0.7], [2])]
     targets = [truth(place(0), [1]), truth(place(3, 4), [2, 3])]
     result = evaluate(detections, targets, 4)
-    # Class 2: miss, hit of 1: best precision 1/2 at recall 1. Class 3: nobody looked.
+    # Class 2: miss, hit of 1: best precision 1/2 at recall 1. Class 3: no detections.
     assert result.ap[1:].tolist() == pytest.approx([1, 1 / 2, 0])
     assert result.mean_ap == pytest.approx(1 / 2)
 
@@ -337,7 +337,7 @@ def test_equal_to_torchmetrics_where_the_definitions_meet():
     # COCO's AP is another number: it lets a late claim pass on to the next best object, has crowds
     # instead of difficult objects, and samples p̂ at recall 0, .01, ..., 1. Objects that do not
     # overlap leave at most one of IoU > 1/2 per detection; no object here is difficult. Then the
-    # curves are the same, and the levels are the library's to choose: eleven tenths are our
+    # curves are the same, and we choose the library's levels: eleven tenths are our
     # "11point"; the levels 1/n, ..., n/n, where n objects' recall can rise, are exactly the "area".
     rng = np.random.default_rng(0)
     num_classes = 4
@@ -372,7 +372,7 @@ def test_best_f1_by_hand():
 
 
 def test_best_f1_does_not_part_equal_scores():
-    # The first of three equal scores would be perfect, but nobody can have it without the others.
+    # The first of three equal scores would be perfect, but no threshold parts it from the others.
     point = best_f1(curve((1, 1, 0.5), (1, 0.5, 0.5), (1, 1 / 3, 0.5)))
     assert point == pytest.approx((0.5, 1 / 3, 1, 0.5))
 
@@ -385,7 +385,7 @@ def test_best_f1_of_nothing_and_of_nothing_right():
 
 
 def test_the_table_by_hand():
-    # Cats: hit, miss, hit of 3, as above. Dogs: one object, nobody looked. Birds: only difficult.
+    # Cats: hit, miss, hit of 3, as above. Dogs: one object, no detection. Birds: only difficult.
     detections = [found(place(0, 5, 1, 6), [0.9, 0.8, 0.7, 0.6])]
     targets = [
         truth(place(0, 1, 2, 3, 4), [1, 1, 1, 2, 3], difficult=[False] * 4 + [True]),
@@ -416,6 +416,6 @@ def test_ten_times_the_detections_cost_about_ten_times_the_time():
         evaluate(*world, num_classes=21)
         return time.perf_counter() - start
 
-    seconds(10)  # first use pays for loading kernels
+    seconds(10)  # the first use also loads kernels
     small = min(seconds(100) for _ in range(3))
     assert seconds(1000) < 30 * small

@@ -1,4 +1,4 @@
-"""A plan followed in one go, against a literal reference that takes one step at a time."""
+"""A plan carried out at once, against a literal reference that takes one step at a time."""
 
 import colorsys
 from dataclasses import replace
@@ -24,8 +24,8 @@ from ssd_annotated.data.warp import (
     warp,
 )
 
-# How far from the true levels a lookup may end, in noise and so at worst. OpenCV 5 looks where it
-# is told. 4 rounds every place to 1/32 of a pixel: it is off by up to 1/64 across and 1/64 down,
+# How far from the true levels a lookup may end, in noise and so at worst. OpenCV 5 looks up
+# the exact place. OpenCV 4 rounds it to 1/32 of a pixel: it is off by up to 1/64 across and down,
 # and from one pixel to the next a bilinear value changes by up to 255 levels. A bicubic one
 # (a = -3/4) changes 3/2 times as fast, times up to 11/8, the other axis' weights without sign.
 OFF = 0 if int(cv2.__version__.split(".")[0]) >= 5 else 2 * 255 / 64

@@ -63,7 +63,7 @@ def test_heads_give_what_torchvisions_give(theirs, ours):
 
 
 def assert_same_detections(found, expected, width: int, height: int):
-    """Same labels, scores within 1e-5, boxes within 0.01 pixels; order free where scores tie."""
+    """Same labels, scores within 1e-5, boxes within 0.01 pixels; in any order where scores tie."""
     assert len(found.scores) == len(expected["scores"]) > 0
     boxes = found.boxes * torch.tensor([width, height, width, height])
     left = list(range(len(boxes)))
@@ -94,7 +94,7 @@ def test_the_whole_pipeline_finds_what_torchvisions_finds(theirs, ours):
 def test_the_same_head_outputs_become_the_same_detections(theirs, ours, spread):
     torch.manual_seed(2)
     offsets, logits = torch.randn(2, 8732, 4) * 2, torch.randn(2, 8732, 91) * spread
-    offsets[0, :50, 2:] = 40.0  # e^8 times the prior, were there no limit
+    offsets[0, :50, 2:] = 40.0  # e^8 times the prior, without a limit
     images = torch.zeros(2, 3, 300, 300)
     features = list(theirs.backbone(images).values())
     anchors = theirs.anchor_generator(ImageList(images, [(300, 300)] * 2), features)
@@ -200,7 +200,7 @@ def sgrvinod_state(num_classes: int = 21) -> dict[str, Tensor]:
 
 
 def literal_ssd300(images: Tensor, conv, scale: Tensor, heads) -> tuple[Tensor, Tensor]:
-    """SSD300 written out, from conv(name, x, ...) and heads(k, map) of whoever names them."""
+    """SSD300 written out, from conv(name, x, ...) and heads(k, map), which know the names."""
     x = images
     for stage, layers in enumerate((2, 2, 3, 3), start=1):
         for layer in range(1, layers + 1):
@@ -357,7 +357,7 @@ def test_what_is_no_state_dict_is_refused():
 @pytest.mark.parametrize("value", [3.0, None, np.ones(512)])
 def test_what_is_no_tensor_is_named(value):
     state = ssd_pytorch_state(num_classes=3) | {"L2Norm.weight": value}
-    with refuses(f"L2Norm.weight is no tensor but a {type(value).__name__}", TypeError):
+    with refuses(f"L2Norm.weight is not a tensor but a {type(value).__name__}", TypeError):
         load_ssd_pytorch(state)
 
 

@@ -35,7 +35,7 @@ def write(root: Path, name: str, *objects: str, size=(WIDTH, HEIGHT), suffix=".p
 
 
 def write_two(root: Path) -> Path:
-    """Two good images, of which tests spoil the second."""
+    """Two good images; tests spoil the second."""
     write(root, "a", object_xml(*CAT))
     write(root, "b", object_xml(*DOG), object_xml(*CAT))
     return root

@@ -1,4 +1,4 @@
-"""A Sphinx extension: docstrings that read well in a terminal need no mark-up for Sphinx's sake."""
+"""A Sphinx extension that reads docstrings written for a terminal, without extra mark-up."""
 
 import re
 
@@ -6,7 +6,7 @@ LITERAL = re.compile(r"(``.+?``)")
 
 
 def bars(line: str) -> str:
-    """Let |A ∩ B| be a size, where reStructuredText would look for a substitution."""
+    """Keep |A ∩ B| as a size; reStructuredText would look for a substitution."""
     return "".join(
         part if LITERAL.fullmatch(part) else part.replace("|", r"\|")
         for part in LITERAL.split(line)

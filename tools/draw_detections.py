@@ -9,7 +9,7 @@ from ssd_annotated.data.graffiti import CLASS_NAMES
 from ssd_annotated.notebook import plot
 
 TARGET = Path(__file__).parent.parent / "book" / "_static" / "detections.jpg"
-SCENES = (0, 1, 2, 3, 4, 5, 6, 7)  # test scenes with a seed of their own, taken as they come
+SCENES = (0, 1, 2, 3, 4, 5, 6, 7)  # the first test scenes of a seed of their own
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 FIGURE_LIMIT = 150 * 1024  # bytes
-# Every notebook states this alike, whoever wrote it and whichever Python ran it.
+# The same in every notebook, for any author and any Python.
 NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -57,7 +57,7 @@ def read_notebook(path: Path) -> NotebookNode | None:
 
 
 def write_notebook(notebook: NotebookNode, path: Path) -> bool:
-    """Store a notebook if it changed; say whether it did."""
+    """Store a notebook if it changed; return whether it did."""
     nbformat.validate(notebook)
     text = nbformat.writes(notebook, version=nbformat.NO_CONVERT) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") == text:

@@ -1,4 +1,4 @@
-"""What a stored notebook must satisfy. Each rule yields one sentence for each thing it finds."""
+"""The rules for stored notebooks. Each rule yields one sentence for each fault that it finds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ABSOLUTE_PATH = re.compile(
 )
 # What matplotlib's functions return, shown because the cell did not end with plt.show().
 LEFTOVER = re.compile(r"^\[?<matplotlib\.|^\[?Text\(|^<Axes|^<Figure .* with 0 Axes>", re.MULTILINE)
-# A device by its name. `.cpu()` is none: what is drawn must come from wherever it was computed.
+# A device by its name. `.cpu()` is allowed: what is drawn must be fetched from any device.
 DEVICE = re.compile(r"""["'](?:cuda|cpu|mps)(?::\d+)?["']|\.cuda\(""")
 Rule = Callable[[NotebookNode], Iterator[str]]
 
@@ -53,7 +53,7 @@ def tags_of(cell: NotebookNode) -> set[str]:
 
 
 def label(cell: NotebookNode) -> str:
-    """Words by which a person finds the cell: its first line."""
+    """The cell's first line, by which a person finds the cell."""
     first = next((line for line in cell.source.splitlines() if line.strip()), "(empty)")
     return f"cell {cell.get('execution_count') or '[ ]'} `{first[:60]}`"
 
@@ -62,7 +62,7 @@ def label(cell: NotebookNode) -> str:
 
 
 def is_executed(notebook: NotebookNode) -> Iterator[str]:
-    """Every code cell was run, in order, by one run."""
+    """One run executed every code cell, in order."""
     for number, cell in enumerate(code_cells(notebook), start=1):
         if cell.execution_count is None:
             yield f"{label(cell)}: never executed"
@@ -78,7 +78,7 @@ def is_signed(notebook: NotebookNode) -> Iterator[str]:
 
 
 def has_plain_outputs(notebook: NotebookNode) -> Iterator[str]:
-    """Nothing that differs between machines, and no surprise."""
+    """Outputs hold nothing that differs between machines, and no surprise."""
     for cell in code_cells(notebook):
         for output in cell.outputs:
             text = text_of(output)
@@ -93,7 +93,7 @@ def has_plain_outputs(notebook: NotebookNode) -> Iterator[str]:
 
 
 def declares_errors(notebook: NotebookNode) -> Iterator[str]:
-    """An error only where the tag announces one, and one wherever it does."""
+    """A cell raises an error exactly if its tag announces one."""
     for cell in code_cells(notebook):
         raised = any(output.output_type == "error" for output in cell.outputs)
         declared = "raises-exception" in tags_of(cell)
@@ -191,7 +191,7 @@ def out_of_step(notebook: NotebookNode, text: str) -> Iterator[str]:
 
 
 def spoken(cell: NotebookNode) -> tuple:
-    """What a text can say about a cell."""
+    """The parts of a cell that a text determines."""
     metadata = {key: value for key, value in cell.metadata.items() if key != "source_hash"}
     return cell.cell_type, cell.source, metadata
 

@@ -2,7 +2,7 @@
 
 ``book/text/NN-name.md`` is what people edit; ``book/NN-name.ipynb`` is the executed edition.
 
-sync     text -> notebook; outputs stay where a cell's source is unchanged. Never the other way.
+sync     text -> notebook; outputs stay where a cell's source is unchanged. Never backwards.
 execute  sync, run top to bottom in a fresh kernel, bring into normal form, store.
 check    list what is wrong with the stored editions (tests/test_notebooks.py asks the same).
 """
@@ -73,7 +73,7 @@ def sync(twin: Path) -> None:
 
 
 def execute(twin: Path) -> None:
-    """Run one chapter and store it; what the checks would refuse is printed, and is an error."""
+    """Run one chapter and store it; print what the checks refuse, and fail if there is anything."""
     path, started = notebook_of(twin), time.perf_counter()
     text = twin.read_text(encoding="utf-8")
     write_notebook(executed(synced(text, None), path.parent), path)
@@ -94,7 +94,7 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("command", choices=("sync", "execute", "check"))
-    parser.add_argument("chapter", nargs="?", help="for example 05-matching; all without it")
+    parser.add_argument("chapter", nargs="?", help="for example 05-matching; by default all")
     arguments = parser.parse_args()
     for twin in twins(arguments.chapter or None):
         {"sync": sync, "execute": execute, "check": check}[arguments.command](twin)

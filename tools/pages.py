@@ -1,6 +1,6 @@
-"""Fail if a page that the table of contents promises is not there.
+"""Fail if the table of contents names a page that does not exist.
 
-Then fail if a page was written and the table of contents forgot it: the builder is silent there.
+Also fail if a page exists that the table of contents does not name: the builder ignores that.
 """
 
 import sys
@@ -29,7 +29,7 @@ def missing(root: Path) -> list[str]:
 
 
 def unlisted(root: Path) -> list[str]:
-    """Pages and notebooks in ``root``'s book that the table of contents forgot."""
+    """Pages and notebooks in ``root``'s book that the table of contents does not name."""
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
     listed = {Path(page).stem for page in entries(toc)}
     pages = [*root.glob("book/*.md"), *root.glob("book/*.ipynb")]
@@ -39,7 +39,7 @@ def unlisted(root: Path) -> list[str]:
 if __name__ == "__main__":
     absent, forgotten = missing(ROOT), unlisted(ROOT)
     for page in absent:
-        print(f"_toc.yml names {page}, and there is no such page")
+        print(f"_toc.yml names {page}, which does not exist")
     for page in forgotten:
         print(f"book/{page} is not in _toc.yml")
     sys.exit(bool(absent or forgotten))

@@ -30,13 +30,13 @@ EXPLAINED = ("boxes", "priors", "coding", "matching", "loss", "nms", "vgg", "mod
 
 
 def part_of(module: str) -> str:
-    """The wing of ``ssd_annotated.wing.module``; the core, of what lies on top."""
+    """The wing of ``ssd_annotated.wing.module``; the core, for a module without a wing."""
     name = module.split(".")[1]
     return name if (PACKAGE / name).is_dir() else CORE
 
 
 def imported(source: str) -> Iterator[str]:
-    """The modules of the package that a source imports, wherever it does."""
+    """The modules of the package that a source imports, anywhere in it."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ssd_annotated"):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
@@ -63,7 +63,7 @@ def arrows() -> set[tuple[str, str]]:
 
 
 def lines(part: str, names: list[str]) -> list[str]:
-    """What stands in a part's rectangle below its name: its modules, broken to its width."""
+    """The lines in a part's rectangle below its name: its modules, wrapped to its width."""
     _, left, right = PLACES[part]
     groups = [names]
     if part == CORE:
@@ -92,7 +92,7 @@ def box(part: str, rows: list[str], top: float, height: float) -> str:
 
 
 def arrow(upper: str, lower: str, edges: dict[int, tuple[float, float]]) -> str:
-    """A line straight down, in the middle of what the two parts have above one another."""
+    """A line straight down, in the middle of the columns that both parts occupy."""
     (row, left, right), (below, other_left, other_right) = PLACES[upper], PLACES[lower]
     x = (max(left, other_left) + min(right, other_right)) / 2
     (_, start), (end, _) = edges[row], edges[below]
@@ -123,7 +123,7 @@ orient="auto"><path d="M0 0 L8 4 L0 8 z" style="fill: #555; stroke: none"/></mar
 
 
 def visible(pairs: set[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The arrows that are not implied: what a neighbour imports may be imported by all above it."""
+    """The arrows that are not implied by two others, one to a part between and one from it."""
     below: dict[str, set[str]] = {}
     for a, b in pairs:
         below.setdefault(a, set()).add(b)

@@ -1,10 +1,10 @@
 """Make a copy of the repository in which its address is written wherever a reader needs it.
 
-The repository itself names no address, so a fork is at home at once. A workflow knows where it runs
+The repository itself names no address, so a fork works at once. A workflow knows where it runs
 (``GITHUB_REPOSITORY``, ``GITHUB_REF_NAME``, ``GITHUB_SHA``), and publishes from such a copy:
 
 - the book's pages get links to their source, and buttons that open them on Colab and on Binder;
-- the notebooks get a first cell that installs what is missing, as on Colab everything is;
+- the notebooks get a first cell that installs what is missing (on Colab, everything);
 - the README's links, and the package's page on PyPI, lead to the repository.
 """
 
@@ -29,9 +29,9 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parent.parent
 #: The branch that holds the copy, for Colab and Binder: both open files of a repository.
 LAUNCH_BRANCH = "launch"
-# What the chapters import: module, and the requirement that brings it.
+# What the chapters import: the module, and the requirement that provides it.
 CELL = """\
-# Installs what this chapter needs where it is missing, as on Colab; does nothing elsewhere.
+# Installs what this chapter needs if it is missing, as on Colab.
 import importlib.util
 import subprocess
 import sys
@@ -66,7 +66,7 @@ class Address(NamedTuple):
 
 
 def address(environment: Mapping[str, str]) -> Address:
-    """Read the address off a workflow's environment."""
+    """Read the address from a workflow's environment."""
     rules = {
         "GITHUB_REPOSITORY": r"[\w.-]+/[\w.-]+",
         "GITHUB_REF_NAME": r"[\w./-]+",
@@ -99,7 +99,7 @@ def with_buttons(config: dict, here: Address) -> dict:
 
 
 def with_first_cell(notebook: NotebookNode, here: Address) -> NotebookNode:
-    """The notebook behind a cell that installs what is missing; the book's page hides the cell."""
+    """The notebook with a first cell that installs what is missing; the book's page hides it."""
     source = CELL.format(url=here.url, commit=here.commit)
     first = nbformat.v4.new_code_cell(source, id="install", metadata={"tags": ["remove-cell"]})
     notebook = copy.deepcopy(notebook)
@@ -108,7 +108,7 @@ def with_first_cell(notebook: NotebookNode, here: Address) -> NotebookNode:
 
 
 def with_absolute_links(text: str, here: Address) -> str:
-    """The README with links that hold away from the repository, on PyPI for instance."""
+    """The README with links that work away from the repository, for example on PyPI."""
     raw, blob = (f"{here.url}/{kind}/{here.commit}/" for kind in ("raw", "blob"))
 
     def absolute(link: re.Match[str]) -> str:
@@ -145,9 +145,9 @@ def publish(root: Path, files: Iterable[str], target: Path, here: Address) -> No
 
 
 def tracked(root: Path) -> list[str]:
-    """The files under version control, but for the workflows and the Dockerfile.
+    """The files under version control, except the workflows and the Dockerfile.
 
-    The copy runs no workflow; and Binder, where it finds a Dockerfile, asks no environment.yml.
+    The copy runs no workflow, and Binder would use a Dockerfile instead of environment.yml.
     """
     listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=root, text=True)
     left_out = (".github/", "Dockerfile")
@@ -157,7 +157,7 @@ def tracked(root: Path) -> list[str]:
 def main() -> None:
     """Read the command line and the environment."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("target", type=Path, help="a folder that is not there yet")
+    parser.add_argument("target", type=Path, help="a folder that does not exist yet")
     target = parser.parse_args().target
     publish(ROOT, tracked(ROOT), target, address(os.environ))
 

@@ -1,9 +1,9 @@
-"""Train the TinySSD that ships with the package, and say how good it is.
+"""Train the TinySSD that ships with the package, and measure how good it is.
 
     python tools/train_shipped.py [--steps 5000]
 
 The same seed gives the same data everywhere, but not the same last bits of the weights: those
-depend on the processor and on the number of threads. Expect the mAP below to about ±0.01.
+depend on the processor and on the number of threads. Expect the mAP to vary by about ±0.01.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> None:
     scenes = GraffitiDigits("train", length=16 * arguments.steps)
     train(model, scenes, steps=arguments.steps, batch_size=16)
     arguments.out.parent.mkdir(exist_ok=True)
-    # Half precision halves the file; the test holds the mAP of what is stored.
+    # Half precision halves the file; a test checks the mAP of what is stored.
     save_model(model, arguments.out, dtype=torch.float16)
     for variant in ("standard", "crowd", "decoys"):
         print(f"{variant}: mAP {measure(arguments.out, variant):.3f}")

@@ -1,7 +1,7 @@
-"""What the command line understands: its arguments and options, and what they stand for."""
+"""The command line's arguments and options, and the objects that they stand for."""
 
-# Nothing heavy is imported up here: `ssd-annotated --help` answers at once. Hence the objects that
-# are types of torch or of the package in truth.
+# Nothing heavy is imported at the top, so that `ssd-annotated --help` answers at once. That is why
+# the types of torch and of the package are written as `object`.
 import ctypes
 import math
 import re
@@ -25,21 +25,21 @@ PRIORS = {"ssd300": "caffe-voc", "ssd512": "caffe-voc-512"}
 TINY_SIDE = 256
 #: The fields of `Settings` that can be given to `train`.
 SETTINGS = {
-    "steps": "Batches to learn from.",
-    "batch_size": "Images in a batch; several processes share them.",
-    "optimizer": "What turns gradients into steps.",
-    "lr": "Learning rate, at its peak.",
-    "schedule": "Divide the rate by ten after 2/3 and 5/6 of the steps, or let it rise and fall.",
-    "warmup": "Steps that the rate takes to its peak; a tenth of all at most.",
-    "weight_decay": "Of the weights.",
-    "bias_lr_factor": "How much faster biases learn.",
-    "bias_weight_decay": "Of the biases.",
-    "clip_norm": "Largest norm of the gradient.",
-    "precision": "Of the network; the loss is measured in float32.",
-    "freeze_batch_norm": "Keep the statistics that batch normalisation has.",
-    "compile": "Compile the network: a slower start, faster steps.",
-    "workers": "Processes that load images; 0 leaves that to this one.",
-    "seed": "Of the first weights, the order of the images and their augmentation.",
+    "steps": "Training steps, with one batch each.",
+    "batch_size": "Images in a batch; several processes share a batch.",
+    "optimizer": "Algorithm that updates the weights.",
+    "lr": "Peak learning rate.",
+    "schedule": "Divide the rate by ten after 2/3 and 5/6 of the steps, or use one cycle.",
+    "warmup": "Steps in which the rate rises to its peak; at most a tenth of all.",
+    "weight_decay": "Weight decay, except that of the biases.",
+    "bias_lr_factor": "Factor by which biases learn faster.",
+    "bias_weight_decay": "Weight decay of the biases.",
+    "clip_norm": "Clip the gradient to this norm.",
+    "precision": "Precision of the network; the loss is computed in float32.",
+    "freeze_batch_norm": "Do not update the statistics of batch normalisation.",
+    "compile": "Compile the network: it starts more slowly and trains faster.",
+    "workers": "Processes that load images; with 0 the main process loads them.",
+    "seed": "Seed of the initial weights, the images' order and their augmentation.",
 }
 
 
@@ -67,7 +67,7 @@ class Data(click.ParamType):
 
 
 class KeyOf(click.Choice):
-    """A key of one of the package's tables, which is imported when it is needed."""
+    """A key of one of the package's tables; the table is imported when it is needed."""
 
     def __init__(self, module: str, table: str) -> None:
         self.module, self.table = module, table
@@ -97,7 +97,7 @@ def _settings_options() -> list[click.Option]:
 
 
 def _settings_option(name: str, kind: object, default: object) -> click.Option:
-    """The option of a field; its value is None if it is not given, for ``--settings`` to choose."""
+    """The option of a field; its value is None if it is not given: then ``--settings`` decides."""
     flag, help_ = f"--{name.replace('_', '-')}", SETTINGS[name]
     if kind is bool:
         return click.Option([flag], is_flag=True, default=None, help=help_)
@@ -108,7 +108,7 @@ def _settings_option(name: str, kind: object, default: object) -> click.Option:
 
 
 class FileOf(click.Path):
-    """A file to write; one that ends otherwise is refused before anything is computed."""
+    """A file to write; any other suffix is refused before anything is computed."""
 
     def __init__(self, *suffixes: str) -> None:
         super().__init__(dir_okay=False)
@@ -122,7 +122,7 @@ class FileOf(click.Path):
 
 
 class Share(click.FloatRange):
-    """A number between 0 and 1; NaN, which click lets through, is none."""
+    """A number between 0 and 1; NaN, which click lets through, is refused."""
 
     def __init__(self) -> None:
         super().__init__(0, 1)
@@ -138,7 +138,7 @@ class Share(click.FloatRange):
 
 
 def drawable(_context: click.Context, _option: click.Option, file: str | None) -> str | None:
-    """Refuse a figure that could not be drawn before anything is computed."""
+    """Refuse a figure before anything is computed if matplotlib is missing."""
     if file is not None and find_spec("matplotlib") is None:
         raise ImportError("figures need matplotlib: pip install 'ssd-annotated[plot]'")
     return file
@@ -146,7 +146,7 @@ def drawable(_context: click.Context, _option: click.Option, file: str | None) -
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """What the package says of a number that cannot be is said of the command: exit status 2."""
+    """Report the package's ValueErrors as errors in the command, with exit status 2."""
     try:
         yield
     except ValueError as error:
@@ -154,7 +154,7 @@ def usage_errors() -> Iterator[None]:
 
 
 def out_option(help_: str, type_: click.ParamType) -> Callable:
-    """``--out``: where a command writes; every command that must write something has it."""
+    """``--out``, where a command writes; every command that must write has this option."""
     return click.option("--out", required=True, type=type_, help=help_)
 
 
@@ -166,13 +166,13 @@ on_bad_option = click.option(
     type=click.Choice(["raise", "skip"]),
     default="raise",
     show_default=True,
-    help="Stop at the first bad file or object, or leave it out and say so.",
+    help="Stop at the first bad file or object, or leave it out and report it.",
 )
 device_option = click.option(
     "--device", help="cpu, cuda, cuda:1, mps, ...  [default: cuda if there is a GPU, else cpu]"
 )
 batch_option = click.option(
-    "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images at a time."
+    "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images in a batch."
 )
 ARCHITECTURE = {
     "model": click.option(
@@ -186,10 +186,10 @@ ARCHITECTURE = {
         "--image-size", type=int, help=f"Side of TinySSD's images.  [default: {TINY_SIDE} pixels]"
     ),
     "smallest": click.option(
-        "--smallest", type=float, help="Size of the smallest priors, as a share of the image's."
+        "--smallest", type=float, help="Size of the smallest priors, as a fraction of the image's."
     ),
     "largest": click.option(
-        "--largest", type=float, help="Size of the largest; those between are spread evenly."
+        "--largest", type=float, help="Size of the largest; the sizes between are spread evenly."
     ),
 }
 
@@ -205,7 +205,7 @@ def architecture_options(command: Callable) -> Callable:
 def open_data(
     sets: Sets, image_set: str, on_bad: str, class_names: tuple[str, ...] | None = None
 ) -> object:
-    """The data set that DATA arguments name; where they leave the set open, `image_set`."""
+    """Open the data set that DATA arguments name; where they name no set, `image_set`."""
     from ssd_annotated.data.coco import COCOFolder
     from ssd_annotated.data.voc import VOCFolder
 
@@ -216,13 +216,13 @@ def open_data(
     try:
         return VOCFolder([(root, name or image_set) for root, name in sets], class_names, on_bad)
     except ValueError as error:
-        # The names of classes can be given in Python alone.
+        # Class names can be given only in Python.
         advice = "annotate some, or choose a set that has some (ROOT:SET)"
         raise ValueError(str(error).replace("give class_names", advice)) from error
 
 
 def refuse_without_objects(dataset: object, what: str) -> None:
-    """A set without objects has no average precision; say so before anything is computed."""
+    """Refuse a set without objects, which has no mAP, before anything is computed."""
     difficult = [dataset.target(index)["difficult"] for index in range(len(dataset))]
     if all(flags.all() for flags in difficult):
         raise click.UsageError(f"{what}: no object to find in {len(dataset)} images, so no mAP")
@@ -236,7 +236,7 @@ def all_sets(root: str) -> list[str]:
 
 
 def open_model(name: str, device: str | None, half: bool = False) -> object:
-    """The model of a file, or the one that ships with the package under this name."""
+    """Load the model of a file, or the one that ships with the package under this name."""
     from ssd_annotated.checkpoint import load_model, pretrained
 
     is_file = Path(name).exists() or Path(name).suffix or Path(name).name != name
@@ -245,14 +245,14 @@ def open_model(name: str, device: str | None, half: bool = False) -> object:
 
 
 def choose_device(device: str | None) -> object:
-    """The device that was asked for, or the best there is."""
+    """The device that was asked for, or else a GPU, or else the CPU."""
     import torch
 
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(name)
-        torch.zeros(1, device=place).item()  # a name that PyTorch knows is not yet a device here
-    except Exception as error:  # each kind of device has its own
+        torch.zeros(1, device=place).item()  # PyTorch knows more names than devices
+    except Exception as error:  # each kind of device raises its own
         reason = str(error).splitlines()[0]
         message = f"cannot compute on {name!r} ({torch.cuda.device_count()} GPUs here): {reason}"
         raise click.BadParameter(message, param_hint="--device") from error
@@ -260,10 +260,10 @@ def choose_device(device: str | None) -> object:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep the large blocks that every step of a training frees, and asks for again.
+    """Let glibc keep the large blocks that every training step frees and allocates again.
 
-    Left alone it hands them back to the system, which fills new ones with zeros: on a CPU that
-    takes two fifths of the time. Where there is another C library this does nothing.
+    By default glibc returns them to the system, which fills new ones with zeros. On a CPU that
+    takes two fifths of the time. With another C library this does nothing.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     trim_threshold, mmap_threshold = -1, -3  # as <malloc.h> numbers them
@@ -300,7 +300,7 @@ def choose_priors(
 
 
 def tiny_side(image_size: int | None) -> int:
-    """The side of TinySSD's images that was asked for; a 0 is refused elsewhere."""
+    """The side of TinySSD's images, given or by default; a 0 is refused elsewhere."""
     return TINY_SIDE if image_size is None else image_size
 
 
@@ -312,9 +312,9 @@ def new_model(
     fresh: bool = True,
     **sizes: float | None,
 ) -> object:
-    """A model to train, from random weights, from ImageNet's or from those of a file.
+    """Build a model to train, with random weights, ImageNet's or those of a file.
 
-    One that is not `fresh` gets the weights of a run later: nothing is downloaded for it.
+    If it is not `fresh`, a run's weights are loaded later, so nothing is downloaded here.
     """
     from ssd_annotated.model import ssd300_vgg16, ssd512_vgg16, tiny_ssd
 
@@ -336,7 +336,7 @@ def new_model(
 
 
 def model_to_go_on_from(file: str, class_names: tuple[str, ...]) -> object:
-    """The model of a file; if its classes are others, what tells them apart starts anew."""
+    """Load the model of a file; if its classes differ, the confidence heads start anew."""
     from ssd_annotated.checkpoint import load_model
     from ssd_annotated.model import build
 
@@ -344,7 +344,7 @@ def model_to_go_on_from(file: str, class_names: tuple[str, ...]) -> object:
     for name in (*ARCHITECTURE, "widths"):
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = name.replace("_", "-")
-            raise click.UsageError(f"--{option} cannot be chosen: --weights {file} decides on it")
+            raise click.UsageError(f"--{option} cannot be chosen: --weights {file} determines it")
     old = load_model(file)
     if old.recipe.class_names == class_names:
         return old

@@ -1,10 +1,10 @@
-"""The command line: parse, call the package, print. What is done is done elsewhere.
+"""The command line: parse, call the package, print. The work is done elsewhere.
 
 Results go to stdout, progress and messages to stderr. The exit status is 0 if all went well, 1 if
 the run failed for a reason in the data or the files, 2 if the command was wrong, 130 after Ctrl-C.
 """
 
-# Nothing heavy is imported up here: `ssd-annotated --help` answers at once.
+# Nothing heavy is imported at the top, so that `ssd-annotated --help` answers at once.
 import io
 import json
 import math
@@ -46,7 +46,7 @@ from ssd_annotated.app.arguments import (
 )
 from ssd_annotated.files import whole
 
-#: All that PASCAL VOC has published with its annotations.
+#: All sets that PASCAL VOC has published with their annotations.
 ARCHIVES = ("2007:trainval", "2012:trainval", "2007:test")
 
 
@@ -54,7 +54,7 @@ ARCHIVES = ("2007:trainval", "2012:trainval", "2007:test")
 
 
 class Failure(click.ClickException):
-    """The run failed for a reason that its user can mend: a message, and exit status 1."""
+    """The run failed for a reason that the user can fix: a message, and exit status 1."""
 
     def show(self, file: object = None) -> None:
         """Print the message to stderr."""
@@ -68,10 +68,10 @@ class Commands(click.Group):
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # `ssd-annotated check ... | head`: nobody reads on
+        except BrokenPipeError:  # `ssd-annotated check ... | head` closed the pipe
             raise
         except (ValueError, OSError, FloatingPointError, ImportError, RuntimeError) as error:
-            # Of torch's many RuntimeErrors only a full memory is the user's business.
+            # Of torch's many RuntimeErrors the user can do something only about a full memory.
             bug = isinstance(error, RuntimeError) and "out of memory" not in str(error)
             if bug or ctx.params["traceback"]:
                 raise
@@ -82,7 +82,7 @@ class Commands(click.Group):
 
 
 def _message(error: Exception) -> str:
-    """What an error says, without an operating system's number or a worker's traceback."""
+    """The message of an error, without the system's error number or a worker's traceback."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     text = str(error)
@@ -95,25 +95,25 @@ def _message(error: Exception) -> str:
 
 
 def report_problems(*datasets: object) -> None:
-    """Say what was left out of data sets, on stderr."""
+    """Report on stderr what was left out of data sets."""
     for dataset in datasets:
         if dataset is not None and dataset.problems:
             click.echo(f"left out:\n{dataset.report()}", err=True)
 
 
 def report_run(outcome: object, out: str) -> None:
-    """Say how a run ended; after Ctrl-C that is no success."""
+    """Report how a run ended; after Ctrl-C the exit status is 130."""
     click.echo(f"{Path(out, 'last.pt')}: {outcome.steps} steps")
     if outcome.best is not None:
         click.echo(f"{Path(out, 'best.pt')}: mAP {outcome.best:.3f}")
     if outcome.stopped_by is not None:
-        click.echo(f"stopped by {outcome.stopped_by.name}; --resume goes on", err=True)
+        click.echo(f"stopped by {outcome.stopped_by.name}; --resume continues the run", err=True)
     if outcome.stopped_by == signal.SIGINT:
         click.get_current_context().exit(130)
 
 
 def write_json(numbers: dict[str, object], file: str) -> None:
-    """Write numbers as JSON, which has no NaN: that becomes null."""
+    """Write numbers as JSON; NaN, which JSON lacks, becomes null."""
 
     def plain(value: object) -> object:
         if isinstance(value, dict):
@@ -133,7 +133,7 @@ def write_json(numbers: dict[str, object], file: str) -> None:
 )
 @click.version_option(__version__, package_name="ssd-annotated")
 @click.option("--traceback", is_flag=True, help="Show where an error came from, for developers.")
-def main(traceback: bool) -> None:  # noqa: ARG001 (read where errors arrive)
+def main(traceback: bool) -> None:  # noqa: ARG001 (read by `Commands.invoke`)
     """Train, measure and use SSD, the Single Shot MultiBox Detector.
 
     \b
@@ -144,39 +144,39 @@ def main(traceback: bool) -> None:  # noqa: ARG001 (read where errors arrive)
       ssd-annotated evaluate run/last.pt digits
       ssd-annotated detect run/last.pt digits/JPEGImages --out found
 
-    DATA is a folder in the layout of PASCAL VOC, ROOT or ROOT:SET, where SET is a file
-    ROOT/ImageSets/Main/SET.txt; or IMAGES:ANNOTATIONS.json, as COCO has it. Several are joined.
+    DATA is ROOT or ROOT:SET, a folder in the layout of PASCAL VOC, where SET is a file
+    ROOT/ImageSets/Main/SET.txt; or IMAGES:ANNOTATIONS.json in COCO's format. Several are joined.
     MODEL is a file, such as best.pt of a run, or "tiny-graffiti", which ships with the package.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # "×" is no reason to fail where nobody knows it
+        if isinstance(stream, io.TextIOWrapper):  # must not fail where "×" cannot be shown
             stream.reconfigure(errors="replace")
 
 
 @main.command()
-@out_option("The data set's folder.", click.Path(file_okay=False, path_type=Path))
-@click.option("--train", default=1000, show_default=True, help="Scenes to train on.")
-@click.option("--test", default=200, show_default=True, help="Scenes to test with.")
+@out_option("Folder of the data set.", click.Path(file_okay=False, path_type=Path))
+@click.option("--train", default=1000, show_default=True, help="Number of training scenes.")
+@click.option("--test", default=200, show_default=True, help="Number of test scenes.")
 @click.option(
     "--variant",
     type=KeyOf("data.layout", "VARIANTS"),
     default="standard",
     show_default=True,
-    help="How large the digits are, and how crowded.",
+    help="How large and how crowded the digits are.",
 )
 @click.option("--image-size", default=128, show_default=True, help="Side of an image in pixels.")
-@click.option("--seed", default=0, show_default=True, help="Another seed, other scenes.")
+@click.option("--seed", default=0, show_default=True, help="Another seed gives other scenes.")
 def graffiti(out: Path, train: int, test: int, variant: str, image_size: int, seed: int) -> None:
     """Write the graffiti digits into a folder, in the layout of PASCAL VOC.
 
-    Real handwriting on real photographs, every box known exactly: a data set to try things with.
+    A data set to try things with: real handwriting on real photographs. Every box is exact.
 
     \b
       ssd-annotated graffiti --out digits --train 2000 --variant crowd
     """
     from ssd_annotated.data.graffiti import GraffitiDigits, export_voc
 
-    # Both are made first: a number that cannot be is refused before anything is written.
+    # Both are made first, so that an impossible number is refused before anything is written.
     with usage_errors():
         scenes = [
             GraffitiDigits(split, variant, length, image_size, seed)
@@ -188,17 +188,17 @@ def graffiti(out: Path, train: int, test: int, variant: str, image_size: int, se
 
 
 @main.command()
-@out_option("Where VOCdevkit is, or goes.", click.Path(file_okay=False))
+@out_option("Folder that holds VOCdevkit, or will hold it.", click.Path(file_okay=False))
 @click.option(
     "--set",
     "sets",
     type=click.Choice(ARCHIVES),
     multiple=True,
     default=ARCHIVES,
-    help="An archive; may be given again.  [default: all three, the paper's 07+12 and its test]",
+    help="An archive; can be repeated.  [default: all three, the paper's 07+12 and its test set]",
 )
 def download(out: str, sets: tuple[str, ...]) -> None:
-    """Download PASCAL VOC into OUT/VOCdevkit; what is there already stays.
+    """Download PASCAL VOC into OUT/VOCdevkit; sets that are already there are kept.
 
     \b
       ssd-annotated download --out data
@@ -214,12 +214,12 @@ def download(out: str, sets: tuple[str, ...]) -> None:
 @main.command()
 @data_argument
 @architecture_options
-@click.option("--figure", **figure_options, help="Draw it into this file.")
+@click.option("--figure", **figure_options, help="Draw the survey into this file.")
 def check(data: Sets, figure: str | None, **architecture: str | float | None) -> None:
-    """Say what DATA holds, how many objects the priors miss, and everything that is wrong with it.
+    """Report what DATA holds, how many objects the priors miss, and everything that is wrong.
 
-    Without SET, all that a folder lists: trainval (or train and val) and test. The exit status is
-    1 if anything is wrong.
+    Without SET, all sets of a folder are checked: trainval (or train and val) and test. The exit
+    status is 1 if anything is wrong.
 
     \b
       ssd-annotated check photographs --model tiny --smallest 0.05 --largest 0.6
@@ -242,23 +242,23 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 
 @main.command(cls=FromSettings)
 @data_argument
-@out_option("The run's folder.", click.Path(file_okay=False))
-@click.option("--val", type=Data(), multiple=True, metavar="DATA", help="To measure the mAP on.")
+@out_option("Folder of the run.", click.Path(file_okay=False))
+@click.option("--val", type=Data(), multiple=True, metavar="DATA", help="Data to measure mAP on.")
 @architecture_options
 @click.option("--widths", nargs=6, type=int, help="Channels of TinySSD's six blocks.")
 @click.option(
     "--weights",
-    help="imagenet, none, or a model's file: go on from its weights, with its architecture and "
-    "priors.  [default: imagenet; none for TinySSD]",
+    help="imagenet, none, or a model's file, which determines architecture and priors too.  "
+    "[default: imagenet; none for TinySSD]",
 )
 @click.option(
     "--augmentation",
     type=KeyOf("data.augment", "AUGMENTATIONS"),
     default="caffe",
     show_default=True,
-    help="Whose; caffe is the paper's.",
+    help="Whose augmentation; caffe is the paper's.",
 )
-@click.option("--resume", is_flag=True, help="Go on with the run in --out, if there is one.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out, if there is one.")
 @click.option(
     "--save-every",
     type=click.IntRange(1),
@@ -271,9 +271,9 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     type=click.IntRange(1),
     default=5000,
     show_default=True,
-    help="Steps between two mAPs.",
+    help="Steps between measurements of the mAP.",
 )
-@click.option("--tensorboard", is_flag=True, help="Write the records for TensorBoard too.")
+@click.option("--tensorboard", is_flag=True, help="Also write the records for TensorBoard.")
 @on_bad_option
 @device_option
 @click.option(
@@ -281,7 +281,7 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     type=click.Choice(["paper", "quick"]),
     default="paper",
     show_default=True,
-    help="Defaults of all that follows. Quick trains a network with batch normalisation in "
+    help="Defaults of all options below. Quick trains a network with batch normalisation in "
     "minutes: 1000 steps of AdamW, one cycle up to 4e-3.",
 )
 def train(
@@ -294,11 +294,11 @@ def train(
     device: str | None,
     **others: object,
 ) -> None:
-    """Train a detector on DATA (by default the set "train"; of --val the set "val").
+    """Train a detector on DATA (by default its set "train"); --val defaults to the set "val".
 
     OUT receives last.pt, best.pt (the best mAP on --val) and metrics.jsonl. SIGTERM (exit status 0)
-    and Ctrl-C (130) save and stop; the same command with --resume goes on. Several GPUs: torchrun
-    --nproc-per-node=N -m ssd_annotated train ...
+    and Ctrl-C (130) save the run and stop it; the same command with --resume continues it. For
+    several GPUs: torchrun --nproc-per-node=N -m ssd_annotated train ...
 
     \b
       ssd-annotated train VOC2007:trainval VOC2012:trainval --val VOC2007:test --out run
@@ -339,9 +339,9 @@ def train(
     type=click.Choice(["area", "11point"]),
     default="area",
     show_default=True,
-    help="Of averaging precision: VOC 2010's, or VOC 2007's, which the paper uses.",
+    help="Average precision as in VOC 2010, or as in VOC 2007 and the paper.",
 )
-@click.option("--coco", is_flag=True, help="COCO's twelve numbers too (the extra coco).")
+@click.option("--coco", is_flag=True, help="Also print COCO's twelve numbers (extra coco).")
 @click.option("--json", "document", type=FileOf(".json"), help="Write the numbers into this file.")
 @click.option("--figure", **figure_options, help="Draw precision against recall into this file.")
 @click.option("--gallery", **figure_options, help="Draw the worst mistakes into this file.")
@@ -430,15 +430,15 @@ def report_mistakes(
 @main.command()
 @model_argument
 @click.argument("source", required=False)
-@click.option("--camera", type=click.IntRange(0), help="Watch this camera instead; Ctrl-C ends it.")
-@click.option("--out", help="Draw the boxes: into this folder, or for a video this .mp4 file.")
+@click.option("--camera", type=click.IntRange(0), help="Use this camera instead; Ctrl-C ends it.")
+@click.option("--out", help="Draw the boxes into this folder or, for a video, this .mp4 file.")
 @click.option(
     "--json",
     "document",
     type=FileOf(".json", ".jsonl"),
-    help="Write them down: a .json file, for a video .jsonl.",
+    help="Write the detections into this .json file or, for a video, .jsonl file.",
 )
-@click.option("--score", type=Share(), default=0.5, show_default=True, help="The lowest shown.")
+@click.option("--score", type=Share(), default=0.5, show_default=True, help="Lowest score shown.")
 @click.option("--half", is_flag=True, help="Compute in half precision, for GPUs.")
 @batch_option
 @on_bad_option
@@ -455,7 +455,7 @@ def detect(
     on_bad: str,
     device: str | None,
 ) -> None:
-    """Find objects in SOURCE: an image, a folder of images or a video; or before a camera.
+    """Find objects in SOURCE (an image, a folder of images or a video) or before a camera.
 
     \b
       ssd-annotated detect run/best.pt photographs --out found --json found.json
@@ -468,7 +468,7 @@ def detect(
     if (source is None) == (camera is None):
         raise click.UsageError("give either a SOURCE or --camera")
     if out is None and document is None:
-        raise click.UsageError("give --out, --json or both: where to put what is found")
+        raise click.UsageError("give --out, --json or both, to keep what is found")
     network = open_model(model, device, half)
     moving = source is None or is_video(source)
     tally = (detect_video if moving else detect_images)(
@@ -491,8 +491,8 @@ def detect(
 def export(model: str, out: str) -> None:
     """Write MODEL as ONNX, for programs without PyTorch.
 
-    From a batch of normalised images (B, 3, H, W) it computes boxes (B, P, 4), as fractions of the
-    image, and the scores of all classes (B, P, C); non-maximum suppression is left to you.
+    From a batch of normalised images (B, 3, H, W) the file computes boxes (B, P, 4), as fractions
+    of the image, and the scores of all classes (B, P, C). It does no non-maximum suppression.
 
     \b
       ssd-annotated export run/best.pt --out detector.onnx

@@ -42,19 +42,19 @@ class Tally(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is written of what is found, and how: the options of `detect_images` and `detect_video`.
+    """What to write of the detections, and how: options of `detect_images` and `detect_video`.
 
     Parameters
     ----------
     drawings
-        Copies with boxes and names. For images a folder, made if it is missing, where each keeps
-        its name; for a video an ``.mp4`` file, without sound.
+        Copies with boxes and names. For images this is a folder, which is made if it is missing;
+        each file keeps its name. For a video it is an ``.mp4`` file without sound.
     document
-        The detections as numbers: for images a ``.json`` file (see `json_document`; ``"model"`` is
-        what `describe` says), for a video a ``.jsonl`` file (see `json_lines`).
+        The detections as numbers: for images a ``.json`` file (see `json_document`; `describe`
+        gives its ``"model"``), for a video a ``.jsonl`` file (see `json_lines`).
     batch_size
-        Images or frames that pass through the network together. With a camera, 1 shows a frame as
-        soon as it is there.
+        Images or frames that pass through the network together. With a camera, 1 shows each
+        frame at once.
     on_bad
         ``"raise"``: what cannot be read is an error; ``"skip"``: it is left out and listed.
     progress
@@ -79,7 +79,7 @@ class Job:
 
 
 def detect_images(model: SSD, source: str | Path, **options: object) -> Tally:
-    """Detect on an image file or on all of a folder, and write what is found.
+    """Detect objects in an image file or in all images of a folder, and write them.
 
     Parameters
     ----------
@@ -93,8 +93,8 @@ def detect_images(model: SSD, source: str | Path, **options: object) -> Tally:
     FileNotFoundError
         If there is no such file or folder.
     ValueError
-        If a file is no image (or no image is left), if a drawing would overwrite an image, or if
-        neither drawings nor a document are wanted.
+        If a file is not an image, no image is left, a drawing would overwrite an image, or
+        neither drawings nor a document are asked for.
     """
     job = Job(**options)
     images = Images(source, job.on_bad)
@@ -106,12 +106,12 @@ def detect_images(model: SSD, source: str | Path, **options: object) -> Tally:
         bar = tqdm(total=len(images), unit="image", disable=not job.progress)
         _run(model, images, recipe, job.batch_size, writers, bar)
         if counter.images == 0:
-            raise ValueError(f"{source}: no image is left of {len(images)}: {images.problems[0]}")
+            raise ValueError(f"{source}: read 0 of {len(images)} images: {images.problems[0]}")
     return Tally(counter.images, counter.objects, images.problems)
 
 
 def _image_outputs(inputs: list[Path], job: Job, architecture: str, recipe: Recipe) -> list[Output]:
-    """What `detect_images` writes to, checked, not yet open."""
+    """The outputs of `detect_images`, checked but not yet open."""
     outputs = []
     if job.document is not None:
         path = check_target(Path(job.document), ".json", inputs)
@@ -133,7 +133,7 @@ def detect_video(
     frames: int | None = None,
     **options: object,
 ) -> Tally:
-    """Detect on every frame of a video file, or of a camera until Ctrl-C, and write what is found.
+    """Detect objects in all frames of a video file, or of a camera until Ctrl-C, and write them.
 
     Parameters
     ----------
@@ -142,19 +142,19 @@ def detect_video(
     on_frame
         Called with each `Frame` and its `Detections`, for example to show it in a window.
     frames
-        Stop after so many; None for all there are.
+        Stop after this many frames; None reads all of them.
     **options
         See `Job`.
 
     Raises
     ------
     FileNotFoundError, ValueError, OSError
-        As `Video`; ValueError also if the video would be overwritten, or nothing is wanted.
+        As for `Video`; also a ValueError if the video would be overwritten or there is no output.
 
     Notes
     -----
-    A camera gives as many frames as there is time for, so that its annotated video, which has the
-    camera's own rate, may run faster than life. The document has the true times.
+    A camera gives only as many frames as there is time for. Its annotated video has the camera's
+    own rate, so it may run faster than life. The document has the true times.
     """
     check_at_least("frames", frames, 1)
     job = Job(**options)
@@ -175,7 +175,7 @@ def detect_video(
 
 
 def _video_outputs(video: Video, job: Job, class_names: tuple[str, ...]) -> list[Output]:
-    """What `detect_video` writes to, checked, not yet open."""
+    """The outputs of `detect_video`, checked but not yet open."""
     inputs = [] if video.is_camera else [Path(video.name)]
     outputs = []
     if job.document is not None:

@@ -1,6 +1,7 @@
 """Detections drawn into an image's own pixels, by OpenCV alone.
 
-The figures of the book are `plot`'s, which needs matplotlib; this is for photographs and videos.
+The book's figures come from `plot`, which needs matplotlib. This module draws on photographs and
+videos.
 """
 
 import cv2
@@ -31,9 +32,9 @@ def draw_detections(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Copy an RGB image and draw a box, its class's name and its score for every detection.
 
-    Lines and letters grow with the image. Boxes are cut off at its border, and no text leaves it:
-    where there is little room the letters shrink, then the score goes, then the name. OpenCV writes
-    any script from version 5 on; before, it writes question marks for letters beyond ASCII.
+    Lines and letters grow with the image. Boxes are cut off at its border, and all text stays
+    inside it: with little room the letters shrink, then the score is dropped, then the name. From
+    version 5 on OpenCV writes any script; OpenCV 4 writes question marks for letters beyond ASCII.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def to_pixels(detections: Detections, width: int, height: int) -> Float[np.ndarr
 
 
 def class_colour(label: int) -> Colour:
-    """The RGB colour of a class: the palette, then the same darker, then lighter, then again."""
+    """The RGB colour of a class: the palette, then darker, then lighter, then from the start."""
     turn, place = divmod(label - 1, len(PALETTE))
     colour = np.array(PALETTE[place])
     # 0.45 keeps all 21 apart, for every kind of colour vision.
@@ -87,7 +88,7 @@ def ink(colour: Colour) -> Colour:
 
 
 def draw_box(canvas: UInt8[np.ndarray, "h w 3"], box: list[float], colour: Colour) -> None:
-    """A frame with an edge in black or white, so that it shows on any ground."""
+    """Draw a frame with an edge in black or white, so that it shows on any background."""
     height, width = canvas.shape[:2]
     thickness = max(2, round((height * width) ** 0.5 / 350))
     x0, y0, x1, y1 = (round(side) for side in box)
@@ -99,7 +100,7 @@ def draw_box(canvas: UInt8[np.ndarray, "h w 3"], box: list[float], colour: Colou
 def draw_name(
     canvas: UInt8[np.ndarray, "h w 3"], box: list[float], texts: tuple[str, ...], label: int
 ) -> None:
-    """The first text that fits, above the box or, if the image ends there, within it."""
+    """Draw the first text that fits, above the box or, if the image ends there, inside it."""
     height, width = canvas.shape[:2]
     wanted = max(12, (height * width) ** 0.5 / 45)
     plates = (write(text, class_colour(label), wanted, (width, height)) for text in texts)
@@ -115,7 +116,7 @@ def draw_name(
 def write(
     text: str, ground: Colour, wanted: float, room: tuple[int, int]
 ) -> UInt8[np.ndarray, "r c 3"] | None:
-    """A plate with letters `wanted` pixels high, or smaller to fit; None if nobody could read it.
+    """A plate with letters at most `wanted` pixels high; None if they would be too small to read.
 
     `room` is (width, height) in pixels.
     """
@@ -125,7 +126,7 @@ def write(
     scale = wanted / height
     size, origin, thickness = measure(text, scale)
     while (size[0] > room[0] or size[1] > room[1]) and origin[1] >= LEAST_TEXT:
-        # Letters come in whole pixels: what should just fit may need another step.
+        # Letters come in whole pixels, so a text that should just fit may need another step.
         scale *= min(0.95, room[0] / size[0], room[1] / size[1])
         size, origin, thickness = measure(text, scale)
     if origin[1] < LEAST_TEXT:
@@ -138,6 +139,6 @@ def measure(text: str, scale: float) -> tuple[tuple[int, int], tuple[int, int], 
     """(width, height) of a plate for a text, where the text starts on it, and its thickness."""
     thickness = max(1, round(2 * scale))
     (columns, rows), below = cv2.getTextSize(text, FONT, scale, thickness)
-    # OpenCV 4 measures to the middle of the stroke, half of which is beyond.
+    # OpenCV 4 measures to the middle of the stroke; its other half lies beyond.
     margin = max(2, rows // 8) + thickness // 2
     return (columns + 2 * margin, rows + below + 2 * margin), (margin, margin + rows), thickness

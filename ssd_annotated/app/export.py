@@ -1,4 +1,4 @@
-"""To ONNX: one file that finds objects without torch and without this package."""
+"""Export to ONNX: one file that finds objects without torch and without this package."""
 
 import copy
 import importlib
@@ -14,7 +14,7 @@ from ssd_annotated.coding import decode
 from ssd_annotated.files import whole
 from ssd_annotated.model import SSD
 
-#: Under this name the file's metadata hold what `describe` says of the model, as JSON.
+#: Key of the file's metadata; its value is the model's `describe`, as JSON.
 METADATA = "ssd_annotated"
 
 
@@ -36,7 +36,7 @@ class Decoded(nn.Module):
 
 
 class GlobalMax(nn.Module):
-    """`nn.AdaptiveMaxPool2d(1)` as a reduction: torch could not export the other before 2.13."""
+    """`nn.AdaptiveMaxPool2d(1)` as a reduction; before 2.13 torch cannot export the layer."""
 
     def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C 1 1"]:
         """The largest value of every channel."""
@@ -48,13 +48,13 @@ def export_onnx(model: SSD, path: str | Path, opset: int = 18) -> None:
 
     The input is ``images`` (B, 3, H, W), for any B, normalised as `prepare` does. The outputs are
     ``boxes`` (B, P, 4), decoded ``xyxy`` fractions, and ``scores`` (B, P, C), after softmax, with
-    column 0 for background. What remains is to leave out the unsure and to suppress; the metadata
-    hold the recipe for both ends, as JSON.
+    column 0 for background. What remains is a score threshold and non-maximum suppression; the
+    metadata hold the recipe for preparation and post-processing, as JSON.
 
     Parameters
     ----------
     model
-        Exported in single precision and eval mode, whatever its own; it stays as it is.
+        Exported in single precision and eval mode; the model itself does not change.
     path
         One file, weights included, written whole or not at all.
     opset

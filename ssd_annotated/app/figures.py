@@ -1,4 +1,4 @@
-"""Whole figures in files, as the command line writes them; their parts are `plot`'s."""
+"""Whole figures, as the command line writes them to files; `plot` draws their panels."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,7 +18,7 @@ Panel = Callable[[Axes], None]
 
 
 def draw_survey(found: Survey, priors: Float[Tensor, "P 4"], file: str) -> None:
-    """Shapes of objects and priors, and the objects that no prior overlaps by half."""
+    """Draw the shapes of objects and priors, and the objects that no prior overlaps by half."""
     panels = [lambda ax: plot.plot_shapes(ax, found.shapes, priors)]
     if found.uncovered:
         panels.append(lambda ax: plot.plot_uncovered(ax, found.uncovered))
@@ -26,7 +26,7 @@ def draw_survey(found: Survey, priors: Float[Tensor, "P 4"], file: str) -> None:
 
 
 def draw_curves(found: Evaluation, class_names: Sequence[str], file: str) -> None:
-    """Precision against recall, a panel for each class that has objects."""
+    """Draw precision against recall, with a panel for each class that has objects."""
     labels = [f"{name}, AP {ap:.2f}" for name, ap in zip(class_names, found.ap.tolist())]
     panels = [
         partial(plot.plot_precision_recall, curve=curve, label=labels[label])
@@ -36,9 +36,9 @@ def draw_curves(found: Evaluation, class_names: Sequence[str], file: str) -> Non
 
 
 def draw_gallery(mistakes: Sequence[Mistake], dataset: Dataset, file: str, most: int = 8) -> None:
-    """The `most` surest false positives, and as many of the largest objects that were missed.
+    """Draw the `most` surest false positives, and as many of the largest missed objects.
 
-    `mistakes` are those of `find_mistakes` on `dataset`, whose `class_names` they get.
+    `mistakes` come from `find_mistakes` on `dataset`, whose `class_names` label them.
     """
     wrong = [mistake for mistake in mistakes if mistake.kind != "miss"]
     missed = [mistake for mistake in mistakes if mistake.kind == "miss"]
@@ -57,7 +57,7 @@ def draw_gallery(mistakes: Sequence[Mistake], dataset: Dataset, file: str, most:
 def save_panels(panels: Sequence[Panel], file: str, columns: int = 4, side: float = 3.5) -> None:
     """Let every panel draw into axes of its own, `side` inches square; write them as one figure.
 
-    Without panels the figure says that there is nothing.
+    Without panels the figure says that there is nothing to show.
     """
     plot.use_style()
     columns = min(columns, len(panels)) or 1

@@ -1,6 +1,6 @@
 """Photographs, videos and cameras, read one image at a time.
 
-What cannot be read is an error that names its file or, if asked for, left out and listed.
+An unreadable file raises an error that names it or, if asked for, is left out and listed.
 """
 
 import time
@@ -36,12 +36,12 @@ class Frame(NamedTuple):
 
 
 class Images:
-    """The photographs of a folder, in the order of their names, or a single one; read as asked for.
+    """The photographs of a folder, in the order of their names, or a single one; read on demand.
 
     Parameters
     ----------
     source
-        An image file, or a folder with some. Folders within it are not entered, and hidden files
+        An image file, or a folder of images. Folders within it are not entered, and hidden files
         are left out.
     on_bad
         ``"raise"``: an image that cannot be read is an error. ``"skip"``: it is left out, and added
@@ -52,7 +52,7 @@ class Images:
     FileNotFoundError
         If there is no such file or folder.
     ValueError
-        If the folder has no image file; later, if a file is no image or ends early.
+        If the folder has no image file; during iteration, if a file is damaged or not an image.
     """
 
     def __init__(self, source: str | Path, on_bad: Literal["raise", "skip"] = "raise") -> None:
@@ -96,17 +96,17 @@ def image_files(source: Path) -> list[Path]:
 def read_image(file: str | Path) -> UInt8[np.ndarray, "H W 3"]:
     """Decode an image to 8-bit RGB, turned upright as its EXIF orientation asks.
 
-    Grey, 16 bits, CMYK and transparency are converted.
+    Images that are grey, transparent, CMYK or of 16 bits are converted.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file ends early, is no image, or cannot be read; the message names it.
+        If the file ends early, is not an image, or cannot be read; the message names it.
     """
     try:
-        # Bytes: from a file OpenCV reads a JPEG that ends early, and makes up the rest in grey.
+        # From a file, not from bytes, OpenCV reads a truncated JPEG and fills the rest with grey.
         data = np.frombuffer(Path(file).read_bytes(), dtype=np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     except FileNotFoundError:
@@ -127,29 +127,29 @@ def is_video(file: str | Path) -> bool:
 
 
 class Video:
-    """The frames of a video file or of a camera, once, from the first; a context manager.
+    """The frames of a video file or of a camera, from the first, once; a context manager.
 
     Parameters
     ----------
     source
         A video file, or the number of a camera: 0 is the first.
     on_bad
-        ``"raise"``: a file that ends early, by more than a second of what its header promises, is
-        an error once its last frame was read. ``"skip"``: that is added to `problems`.
+        A file ends early if it is more than a second shorter than its header promises.
+        ``"raise"``: that is an error after the last frame. ``"skip"``: it is added to `problems`.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is no video; later, if it holds no frame, or ends early.
+        If the file is not a video; during iteration, if it holds no frame or ends early.
     OSError
-        If the camera cannot be opened; later, if it gives no more frames.
+        If the camera cannot be opened; during iteration, if it gives no more frames.
 
     Notes
     -----
-    A header counts frames too that an editor cut out without removing them; such a file seems to
-    end early, and wants ``"skip"``.
+    A header also counts frames that an editor cut out without removing them. Such a file seems to
+    end early; read it with ``"skip"``.
     """
 
     def __init__(
@@ -181,13 +181,13 @@ class Video:
 
     @property
     def fps(self) -> float | None:
-        """Frames per second, or None if nobody knows."""
+        """Frames per second, or None if they are unknown."""
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         return fps if 0 < fps <= 1000 else None
 
     @property
     def count(self) -> int | None:
-        """How many frames the file's header promises; None for a camera, or if it says nothing."""
+        """How many frames the file's header promises; None for a camera or if it promises none."""
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         return None if self.is_camera or count < 1 else count
 
@@ -204,11 +204,11 @@ class Video:
         self._check_end(number)
 
     def _check_end(self, number: int) -> None:
-        """Say if there should have been more frames."""
+        """Complain if there should have been more frames."""
         if self.is_camera:
-            raise OSError(f"{self.name}: gives no more frames, after {number}")
+            raise OSError(f"{self.name}: no more frames after {number}")
         if number == 0:
-            raise ValueError(f"{self.name}: no frame: OpenCV can decode none")
+            raise ValueError(f"{self.name}: no frame that OpenCV can decode")
         if (self.count or 0) - number > (self.fps or 30):
             what = f"ends early: {number} of {self.count} frames could be read"
             if self.on_bad == "raise":

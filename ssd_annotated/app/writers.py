@@ -1,6 +1,6 @@
-"""What was found, written down: JSON, annotated photographs and annotated videos.
+"""Write detections as JSON, as annotated photographs and as annotated videos.
 
-A file is written under another name and then renamed: nobody sees half of it.
+A file is written under another name and then renamed, so that it is never seen half written.
 """
 
 import json
@@ -19,25 +19,25 @@ from ssd_annotated.files import whole
 from ssd_annotated.model import Recipe
 from ssd_annotated.nms import Detections
 
-# Takes one photograph or frame with what was found in it.
+# Takes one photograph or frame and its detections.
 Writer = Callable[[Photograph | Frame, Detections], None]
-# Open while there is something to write; a file that was not written to the end is not left.
+# Open while there is something to write; an unfinished file is removed.
 Output = AbstractContextManager[Writer]
 
 
 def check_target(target: Path, suffix: str, inputs: list[Path]) -> Path:
-    """The file, unless its name does not end in `suffix`, or it is one of the inputs."""
+    """Return the file; a ValueError if it does not end in `suffix`, or is one of the inputs."""
     if target.suffix.lower() != suffix.lower():
         raise ValueError(f"{target}: expected a name that ends in {suffix}")
     if target.exists() and any(file.exists() and target.samefile(file) for file in inputs):
-        raise ValueError(f"{target}: would overwrite what is read")
+        raise ValueError(f"{target}: would overwrite an input")
     return target
 
 
 def found_plainly(
     image: UInt8[np.ndarray, "H W 3"], detections: Detections, class_names: tuple[str, ...]
 ) -> dict[str, object]:
-    """Width, height and detections of an image as JSON knows them.
+    """Width, height and detections of an image as plain data for JSON.
 
     ``box_px`` is ``xyxy`` in pixels from the top left corner, cut off at the image's border.
     """
@@ -55,7 +55,7 @@ def found_plainly(
 def json_document(path: Path, model: dict, class_names: tuple[str, ...]) -> Iterator[Writer]:
     """One JSON document: ``{"model": …, "images": [{"file", "width", "height", "detections"}]}``.
 
-    An image is written when it is given, one a line.
+    Each image is written on a line of its own, as soon as it is given.
     """
     with whole(path) as partial, open(partial, "w", encoding="utf-8") as file:
         file.write(f'{{"model": {json.dumps(model)},\n"images": [')
@@ -111,7 +111,7 @@ def write_image(image: UInt8[np.ndarray, "H W 3"], path: Path) -> None:
 def annotated_video(
     path: Path, fps: float | None, class_names: tuple[str, ...]
 ) -> Iterator[Writer]:
-    """An MP4 of the frames with their boxes, ``mp4v``, without sound; 30 a second if unknown."""
+    """An MP4 (``mp4v``, no sound) of the frames with their boxes; 30 a second without `fps`."""
     with whole(path) as partial:
         file = VideoFile(partial, fps or 30.0)
 
@@ -125,7 +125,7 @@ def annotated_video(
 
 
 class VideoFile:
-    """A video being written; the first frame decides on its size."""
+    """A video being written; the first frame sets its size."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path, self.fps = path, fps
@@ -133,10 +133,10 @@ class VideoFile:
         self._writer = cv2.VideoWriter()
 
     def write(self, image: UInt8[np.ndarray, "H W 3"]) -> None:
-        """Add a frame, RGB; where a side is odd its last pixels are doubled, as MPEG wants it."""
+        """Add an RGB frame. MPEG needs even sides: an odd side gets its last pixels twice."""
         self.shape = self.shape or self._open(image.shape)
         if image.shape != self.shape:
-            # OpenCV would leave it out, and say nothing.
+            # OpenCV would leave it out without a warning.
             raise ValueError(f"{self.path}: a frame of shape {image.shape} after {self.shape}")
         height, width = image.shape[:2]
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
@@ -156,5 +156,5 @@ class VideoFile:
 
 
 def describe(architecture: str, recipe: Recipe) -> dict[str, object]:
-    """What someone needs to know of a model to use what it says: plain data, fit for JSON."""
+    """Architecture and recipe, which a user of the detections needs: plain data, fit for JSON."""
     return {"architecture": architecture, "recipe": asdict(recipe)}

@@ -31,7 +31,7 @@ from ssd_annotated.data.spray import (
 CLASS_NAMES = ("background", *"0123456789")  # the label of a digit is the digit + 1
 MAX_TILT = 15.0  # degrees
 STROKES = Variant(sizes=(0.1, 0.3))  # where decoys go
-# A 1 in a wide box is only a bar: tall boxes hold three shares of ones, the others none.
+# A 1 in a wide box is only a bar, so tall boxes get three shares of ones and the others none.
 DIGITS_IF_TALL = (0, 1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9)
 DIGITS_IF_WIDE = (0, 2, 3, 4, 5, 6, 7, 8, 9)
 
@@ -80,7 +80,7 @@ def scene(
 def draw_strokes(
     rng: np.random.Generator, variant: Variant, image_size: int, boxes: Int64[np.ndarray, "G 4"]
 ) -> Int64[np.ndarray, "N 4"]:
-    """Find room for strokes among the digits: of six layouts, the one with the most strokes."""
+    """Find room for strokes among the digits: try six layouts, keep the one with most strokes."""
     count = draw_count(rng, variant.strokes)
     wanted = replace(STROKES, counts=(count, count))
     tries = [draw_boxes(rng, wanted, image_size, boxes) for _ in range(6 if count else 1)]
@@ -102,10 +102,10 @@ def paint(
 class GraffitiDigits(Dataset):
     """Scenes with handwritten digits on photographs, made when they are asked for.
 
-    Item i depends on the split, the variant, the seed, the image size and i, and on nothing else
-    (but OpenCV 4, which warps less exactly than OpenCV 5, paints some digits a little differently).
-    The same i stands before the same wall in every variant, and ``decoys`` is ``standard`` with
-    strokes added, so that what a variant breaks can be seen scene by scene.
+    Item i depends only on the split, the variant, the seed, the image size and i. (OpenCV 4 warps
+    less exactly than OpenCV 5 and paints some digits a little differently.) The same i has the same
+    wall in every variant, and ``decoys`` is ``standard`` with strokes added, so that you can see
+    scene by scene what a variant breaks.
 
     Parameters
     ----------
@@ -114,11 +114,11 @@ class GraffitiDigits(Dataset):
     variant
         A name from `VARIANTS`, or a `Variant` of your own.
     length
-        How many scenes.
+        Number of scenes.
     image_size
         Side in pixels, at least 16.
     seed
-        Another seed, other scenes.
+        Another seed gives other scenes.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Layout: which boxes a scene has, drawn before anyone knows what will stand in them.
+"""Layout: the boxes of a scene, drawn before their contents.
 
-Because the box comes *first*, this file and not the writer decides which sizes, shapes and overlaps
-occur: every feature map, every aspect ratio and every rule of matching gets something to do.
+Because the box comes *first*, this file decides which sizes, shapes and overlaps occur, not the
+handwriting: every feature map, every aspect ratio and every rule of matching gets something to do.
 """
 
 from dataclasses import dataclass
@@ -23,16 +23,16 @@ class Variant:
     sizes
         Smallest and largest √(width · height), in fractions of the image's side; log-uniform.
     stretch
-        Least and most longer side / shorter side; log-uniform, lying and standing alike.
+        Least and largest longer side / shorter side; log-uniform, for wide and tall boxes alike.
     counts
-        Fewest and most objects (or pairs of objects) drawn; n has a probability ∝ 1 / n.
-        Now and then one of them finds no place.
+        Fewest and most objects (or pairs of objects); n has a probability ∝ 1 / n. Now and then
+        an object finds no place.
     pair_iou
         If given, objects come in pairs, whose IoU is uniform in this range.
     strokes
-        Fewest and most painted strokes that are no digit and have no box.
+        Fewest and most painted strokes that are not digits and have no box.
     max_iou
-        The most by which two objects, or two pairs, overlap.
+        Largest IoU of two objects, or of two pairs.
 
     Raises
     ------
@@ -72,12 +72,12 @@ def draw_boxes(
     image_size: int,
     among: Int64[np.ndarray, "A 4"] | None = None,
 ) -> Int64[np.ndarray, "G 4"]:
-    """Draw size, shape and place of every box, before anyone knows what will stand in it.
+    """Draw the size, shape and place of every box, before its content is drawn.
 
     Parameters
     ----------
     among
-        Boxes that are there already and that the new ones must respect.
+        Existing boxes, which the new ones must respect.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def draw_place(
     boxes: Int64[np.ndarray, "G 4"],
     max_iou: float,
 ) -> Int64[np.ndarray, "N 4"]:
-    """Put a box of this shape anywhere inside the image; no row if no try was free."""
+    """Put a box of this shape anywhere inside the image; no row if no place was free."""
     corner = (rng.random((TRIES, 2)) * (image_size + 1 - shape)).astype(np.int64)
     places = np.concatenate([corner, corner + shape], axis=1)
     return places[is_free(places, boxes, max_iou)][:1]
@@ -136,7 +136,7 @@ def draw_partner(
     image_size: int,
     pair_iou: tuple[float, float],
 ) -> Int64[np.ndarray, "N 4"]:
-    """Draw a box like `box` at an IoU uniform in `pair_iou`; no row if no try was allowed.
+    """Draw a box like `box` at an IoU uniform in `pair_iou`; no row if no try succeeds.
 
     It is the smaller one of the two, since it will be painted over the other.
     """
@@ -153,7 +153,7 @@ def draw_partner(
 def is_free(
     places: Int64[np.ndarray, "N 4"], boxes: Int64[np.ndarray, "G 4"], max_iou: float
 ) -> Bool[np.ndarray, "N"]:
-    """Tell whether a box there keeps to `max_iou` and leaves enough of those painted earlier."""
+    """Tell whether a box keeps to `max_iou` and leaves enough of the earlier boxes visible."""
     shared, iou = overlaps(places, boxes)
     hidden = np.triu(overlaps(boxes, boxes)[0], 1).sum(axis=1) + shared
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)

@@ -35,9 +35,9 @@ CONTRAST = 75.0  # difference in luminance (0 to 255) that makes paint easy to s
 
 
 class Glyph(NamedTuple):
-    """A shape to spray: paint goes where ``field`` exceeds 1/2, and ``hull`` is the hull of that.
+    """A shape to spray: paint goes where ``field`` exceeds 1/2, and ``hull`` is its convex hull.
 
-    The hull is convex, its points are (x, y) in pixels of the field, pixel centres at integers.
+    The hull's points are (x, y) in pixels of the field, with pixel centres at integers.
     """
 
     field: Float32[np.ndarray, "F F"]
@@ -80,7 +80,7 @@ def handwriting(split: str) -> tuple[tuple[Glyph, ...], ...]:
 
 
 def digit_indices(split: str) -> list[Int64[np.ndarray, "..."]]:
-    """Say, digit by digit, which images of ``sklearn.datasets.load_digits`` belong to one split."""
+    """List, for each digit, the images of ``sklearn.datasets.load_digits`` in one split."""
     check_choice("split", split, SPLITS)
     written = need("sklearn.datasets").load_digits().target
     indices = [np.flatnonzero(written == digit) for digit in range(10)]
@@ -101,7 +101,7 @@ def trace(image: Float[np.ndarray, "8 8"]) -> Glyph:
 
 
 def with_hull(field: Float32[np.ndarray, "F F"]) -> Glyph:
-    """Find where interpolation between neighbouring pixels crosses 1/2, and the hull of that."""
+    """Find where interpolation between neighbouring pixels crosses 1/2, and the convex hull."""
     points = []
     for f, xy in ((field, [0, 1]), (field.T, [1, 0])):
         row, left = np.nonzero((f[:, 1:] > 0.5) != (f[:, :-1] > 0.5))
@@ -112,7 +112,7 @@ def with_hull(field: Float32[np.ndarray, "F F"]) -> Glyph:
 
 
 def draw_stroke(rng: np.random.Generator) -> Glyph:
-    """Scribble something that is no digit: a wave, a zigzag, a cross or an arc."""
+    """Scribble something that is not a digit: a wave, a zigzag, a cross or an arc."""
     t = np.linspace(-1, 1, 25)
     turns, lean, drift = rng.uniform([1.25, -0.7, -0.7], [2.0, 0.7, 0.7])
     kinds = (
@@ -157,7 +157,7 @@ def stencil(
     Parameters
     ----------
     width, height
-        Of the box, in pixels.
+        Size of the box in pixels.
 
     Returns
     -------
@@ -165,9 +165,9 @@ def stencil(
 
     Notes
     -----
-    A pixel is looked up at its centre. In a box of few pixels a tip may fall between two centres,
-    and paint then ends short of that side: seldom by more than a pixel, and never where the shorter
-    side has 9 pixels and the longer one at most three times as many.
+    Each pixel is sampled at its centre. In a small box a tip may fall between two centres; paint
+    then ends short of that side. The gap is seldom more than a pixel, and there is none where the
+    shorter side has 9 pixels and the longer side at most three times as many.
     """
     angle = np.deg2rad(degrees)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -190,7 +190,7 @@ def spray(
     """Paint `box` (xyxy pixels) of `canvas` in place: one colour, fading to another, grainy."""
     x0, y0, x1, y1 = box
     patch = canvas[y0:y1, x0:x1]
-    # Not a matrix product: for so few numbers it is dearer to wake the threads of BLAS than to add.
+    # Not a matrix product: for so few numbers, waking the threads of BLAS costs more than adding.
     local = luminance(np.einsum("hw,hwc->c", alpha, patch) / alpha.sum())
     colour = pick_colour(rng, float(local))
     # The second tone is no harder to see: light paint fades towards white, dark paint to black.
@@ -207,7 +207,7 @@ def luminance(rgb: Float32[np.ndarray, "*N 3"]) -> Float32[np.ndarray, "*N"] | n
 
 
 def pick_colour(rng: np.random.Generator, local: float) -> Float32[np.ndarray, "3"]:
-    """Take a can that is easy to see on a wall of luminance `local`, or, one time in seven, not."""
+    """Take a can that is easy to see on a wall of luminance `local` or, one time in seven, hard."""
     contrast = np.abs(luminance(SPRAY_CANS) - local)
     easy = contrast > CONTRAST
     wanted = easy if rng.random() < 0.85 else ~easy & (contrast > CONTRAST / 3)

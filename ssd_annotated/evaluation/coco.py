@@ -19,16 +19,16 @@ def evaluate_coco(
     targets: list[dict[str, Tensor]],
     sizes: list[tuple[int, int]],
 ) -> dict[str, float]:
-    """Average precision as COCO defines it, over ten IoU thresholds, and eleven numbers beside it.
+    """COCO's average precision, over ten IoU thresholds, and COCO's eleven other numbers.
 
     Parameters
     ----------
     detections, targets
         One per image, boxes as ``xyxy`` fractions. Objects marked `difficult` are treated as
-        COCO's crowds: they may be found any number of times, and missed.
+        COCO's crowds: they may be found any number of times, or missed.
     sizes
-        (height, width) of each image in pixels: COCO calls an object small below 32² of them and
-        large above 96².
+        (height, width) of each image in pixels: COCO calls an object small below an area of
+        32² pixels and large above 96².
 
     Returns
     -------
@@ -61,12 +61,12 @@ def evaluate_coco(
     truth = [_objects(target, size) for target, size in zip(targets, sizes)]
     found = [_findings(image, size) for image, size in zip(detections, sizes)]
     labels = sorted({record["category_id"] for image in (*truth, *found) for record in image})
-    with contextlib.redirect_stdout(io.StringIO()):  # the library reports to the screen
+    with contextlib.redirect_stdout(io.StringIO()):  # the library prints its report
         evaluation = COCOeval(_data_set(truth, labels), _data_set(found, labels), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    # -1 is its sign for "nothing to find".
+    # The library returns -1 where there is nothing to find.
     return {
         name: float(value) if value >= 0 else float("nan")
         for name, value in zip(_STATISTICS, evaluation.stats)

@@ -1,8 +1,8 @@
 """Mistakes: every false positive and every missed object, sorted by kind.
 
-Average precision says how much goes wrong, and not what. Here the same judgement,
-:mod:`~ssd_annotated.evaluation.voc`'s, names each mistake, with its boxes, so that it can be
-counted and looked at.
+Average precision says how much goes wrong, but not what. This module judges detections as
+:mod:`~ssd_annotated.evaluation.voc` does and names each mistake, with its boxes, so that mistakes
+can be counted and looked at.
 """
 
 from collections import Counter
@@ -26,15 +26,15 @@ from ssd_annotated.evaluation.voc import (
 from ssd_annotated.nms import Detections
 from ssd_annotated.tables import text_table
 
-NEAR = 0.1  # the IoU from which a false positive has to do with an object (Hoiem et al. 2012)
+NEAR = 0.1  # the least IoU of a box that is near an object (Hoiem et al. 2012)
 KINDS = ("duplicate", "localization", "confusion", "background", "miss")
 
 
 class Mistake(NamedTuple):
     """A false positive or a missed object, in plain numbers; boxes are ``xyxy``.
 
-    `kind` is one of `KINDS`. A ``"background"`` error has no object, and a ``"miss"`` no detection
-    if none comes near; what is not there is None. `iou` is that of the two boxes.
+    `kind` is one of `KINDS`. A ``"background"`` error has no object, and a ``"miss"`` has no
+    detection if none is near; such fields are None. `iou` is that of the two boxes.
     """
 
     kind: str
@@ -58,14 +58,14 @@ def find_mistakes(
 
     The kinds of false positives:
 
-    - ``"duplicate"``: the object is found already, by a better score;
-    - ``"localization"``: what it overlaps most is of its class, but less than `iou_threshold`;
-    - ``"confusion"``: what it overlaps most is of another class;
-    - ``"background"``: no object comes near, which is an IoU of 0.1.
+    - ``"duplicate"``: a detection with a better score has already found the object;
+    - ``"localization"``: the object it overlaps most is of its class, but the IoU is too small;
+    - ``"confusion"``: the object it overlaps most is of another class;
+    - ``"background"``: no object is near, which needs an IoU of 0.1.
 
-    A ``"miss"`` is an object, not a difficult one, that no detection of at
-    least `minimum_score` found. Beside it stands the best-scoring detection near it, of whatever
-    class and score, if there is one. The largest objects come first.
+    A ``"miss"`` is an object, not a difficult one, that no detection of at least `minimum_score`
+    found. It comes with the best-scoring detection near it, of any class and score, if there is
+    one. The largest objects come first.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def find_mistakes(
 
 
 def mistakes_table(mistakes: Sequence[Mistake], class_names: Sequence[str]) -> str:
-    """A line of text for each kind: how many, how sure the surest, and between which classes."""
+    """A line of text for each kind: the count, the highest score and the most frequent classes."""
     rows = []
     for kind in KINDS:
         members = [m for m in mistakes if m.kind == kind]
@@ -110,7 +110,7 @@ def mistakes_table(mistakes: Sequence[Mistake], class_names: Sequence[str]) -> s
 
 
 def _names(mistake: Mistake, class_names: Sequence[str]) -> str:
-    """Which class it is about; for a confusion, both."""
+    """The class of the mistake; for a confusion, both classes."""
     if mistake.kind == "miss":
         return class_names[mistake.object_label]
     if mistake.kind == "confusion":

@@ -1,7 +1,7 @@
 """Figure helpers: each draws on an `ax` it is given and returns nothing.
 
 Boxes are fractions of the image, and so are the axes that :func:`show_image` sets up: a box is
-drawn at its own numbers, whatever the resolution of the photograph.
+drawn at its own coordinates, at any resolution of the photograph.
 """
 
 import math
@@ -27,8 +27,8 @@ from ssd_annotated.evaluation.mistakes import Mistake
 from ssd_annotated.evaluation.voc import PrecisionRecall
 from ssd_annotated.nms import Detections
 
-# What a colour means never changes. Chosen so that each stands out from white (contrast 3 : 1) and
-# from the others under protanopia, deuteranopia and tritanopia; the lines differ in style as well.
+# The meaning of a colour never changes. Each stands out from white (contrast 3 : 1) and from the
+# others under protanopia, deuteranopia and tritanopia; the lines differ in style as well.
 # "Ignored" is a negative that was not mined.
 COLOURS = {
     "ground_truth": "#0FA968",
@@ -77,10 +77,10 @@ def show_image(
     ticks
         Whether to show the coordinates.
     margin
-        How much white to leave around the image, a fraction of it, for boxes that stick out.
+        Width of the white margin, as a fraction of the image, for boxes that stick out.
     resolution
-        A larger image is first reduced to this many pixels on its longer side: a figure is stored
-        as PNG, and photographs are most of it.
+        A larger image is first reduced to this many pixels on its longer side: photographs take
+        most of the space in a figure's PNG file.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
         raise ValueError(
@@ -97,7 +97,7 @@ def show_image(
 def show_canvas(
     ax: Axes, height: float = 1.0, width: float = 1.0, ticks: bool = True, margin: float = 0.0
 ) -> None:
-    """Axes like those of :func:`show_image` with an empty sheet of this shape in place of one."""
+    """Set up axes like those of :func:`show_image`, with an empty sheet instead of an image."""
     ax.add_patch(Rectangle((0, 0), 1, 1, facecolor="#f5f6f8", edgecolor="#9aa2b1", zorder=0))
     _frame(ax, height / width, ticks, margin)
 
@@ -166,7 +166,7 @@ def draw_priors(
 ) -> None:
     """Outline `cxcywh` priors, any number of them, in the colour of their `kind`.
 
-    With `centres`, only a dot at each centre. `line` overrides the line of the kind.
+    With `centres`, draw only a dot at each centre. `line` overrides the line of the kind.
     """
     if centres:
         size = min(12.0, max(1.5, 3000 / max(len(priors), 1)))
@@ -185,7 +185,7 @@ def draw_priors(
 
 
 def draw_links(ax: Axes, start: Float[Tensor, "N 4"], end: Float[Tensor, "N 4"], kind: str) -> None:
-    """An arrow from the centre of each `xyxy` box of `start` to that of its partner in `end`."""
+    """Draw an arrow from the centre of each `xyxy` box of `start` to its partner's in `end`."""
     look = _look(kind)
     pairs = zip(xyxy_to_cxcywh(start).tolist(), xyxy_to_cxcywh(end).tolist(), strict=True)
     for (x, y, *_), (to_x, to_y, *_) in pairs:
@@ -257,7 +257,7 @@ def _name(label: Tensor | str, class_names: Sequence[str] | None) -> str:
 def _draw_tag(
     ax: Axes, tag: str, box: Sequence[float], below: bool, look: Mapping[str, object]
 ) -> None:
-    """Outside the box, at its left end; inside, or at its right end, where there is no room."""
+    """Put a tag outside the box, at its left end; without room, inside or at its right end."""
     left, top, right, bottom = box
     inside = bottom > 0.92 if below else top < 0.08
     flush_right = left > 0.8
@@ -305,7 +305,7 @@ def plot_heatmap(
     kind: str = "positive",
     limits: tuple[float, float] = (0.0, 1.0),
 ) -> None:
-    """A matrix (IoUs, say) with its numbers; the (row, column) pairs to `highlight` get a frame."""
+    """Draw a matrix (of IoUs, say) with its numbers, and a frame for each pair in `highlight`."""
     look = _look(kind)
     sns.heatmap(
         matrix.numpy(force=True),
@@ -335,7 +335,7 @@ def plot_curves(
     keys: Sequence[str] = ("localization", "confidence"),
     smooth: int = 1,
 ) -> None:
-    """The values of `history` under each key, by step, averaged over `smooth` neighbours.
+    """Draw the values of `history` under each key, by step, averaged over `smooth` neighbours.
 
     The raw values stay visible behind the smooth line.
     """
@@ -358,7 +358,7 @@ def plot_curves(
 def plot_precision_recall(
     ax: Axes, curve: PrecisionRecall, label: str | None = None, colour: str = COLOURS["detection"]
 ) -> None:
-    """Precision against recall, one dot per detection, over the area that average precision counts.
+    """Draw precision against recall, a dot per detection, and the area of average precision.
 
     A filled dot is a true positive, a hollow one a false positive; past 60 detections the dots
     would only be a smear and are left out.
@@ -390,7 +390,7 @@ def plot_histogram(
     kind: str | None = None,
     label: str | None = None,
 ) -> None:
-    """How many of the values fall in each bin; `kind` gives it that colour, else it is ink."""
+    """Draw how many values fall in each bin, in the colour of `kind` or, without one, in ink."""
     colour = INK if kind is None else _look(kind)["edgecolor"]
     ax.hist(
         values.numpy(force=True),
@@ -414,7 +414,7 @@ def plot_bars(
     kind: str | None = None,
     digits: int = 2,
 ) -> None:
-    """A bar with its number for each name; nan leaves a gap."""
+    """Draw a bar with its number for each name; nan leaves a gap."""
     colour = INK if kind is None else _look(kind)["edgecolor"]
     bars = ax.bar(names, values, color=colour, alpha=0.85, width=0.7)
     ax.bar_label(bars, fmt=f"{{:.{digits}f}}", padding=2, fontsize=9)
@@ -429,7 +429,7 @@ def plot_landscape(
     values: Float[Tensor, "rows columns"],
     label: str,
 ) -> None:
-    """A value for every width and height of an object, as colour, on logarithmic axes."""
+    """Draw a value for every width and height of an object, as colour, on logarithmic axes."""
     mesh = ax.pcolormesh(*(t.numpy(force=True) for t in (widths, heights, values)))
     _log_axes(ax)
     ax.grid(False)
@@ -454,16 +454,16 @@ def plot_shapes(
     shapes: Mapping[str, Float[Tensor, "_ 2"]],
     priors: Float[Tensor, "P 4"] | None = None,
 ) -> None:
-    """Width and height of the objects of each class, and over them the shapes of `cxcywh` priors.
+    """Draw width and height of each class's objects, and over them the shapes of `cxcywh` priors.
 
-    The five classes with most objects get a colour and a mark each, the rest is grey. Of a class
-    of more than 2000 objects every second, third, … is drawn.
+    The five classes with most objects get a colour and a mark each; the rest is grey. If a class
+    has more than 2000 objects, only every second, third, … object is drawn.
     """
     names = sorted((name for name in shapes if len(shapes[name])), key=lambda n: -len(shapes[n]))
     rest = [shapes[name] for name in names[5:]]
     if rest:
         _scatter(ax, torch.cat(rest), f"{len(rest)} other classes", color="#b5bac4", marker=".")
-    # Marks as well as colours, of which nobody tells five apart on a heap of dots.
+    # Marks as well as colours: five colours cannot be told apart on a heap of dots.
     colours = plt.get_cmap("cividis")(np.linspace(0.1, 0.8, len(names[:5])))
     for name, colour, mark in zip(names[:5], colours, "o^sDv"):
         _scatter(ax, shapes[name], name, color=colour, marker=mark)
@@ -482,7 +482,7 @@ def _scatter(ax: Axes, shapes: Float[Tensor, "N 2"], label: str, **look: object)
 
 
 def plot_uncovered(ax: Axes, uncovered: Mapping[str, float], most: int = 20) -> None:
-    """A bar for the share of each class's objects that no prior overlaps by half, worst on top.
+    """Draw the share of each class's objects that no prior overlaps by half, worst on top.
 
     `most` is the number of classes shown.
     """
@@ -501,9 +501,9 @@ def plot_uncovered(ax: Axes, uncovered: Mapping[str, float], most: int = 20) -> 
 def draw_mistake(
     ax: Axes, image: np.ndarray, mistake: Mistake, class_names: Sequence[str] | None = None
 ) -> None:
-    """The part of the image round a mistake: the object, the detection, the kind as the title.
+    """Draw the image around a mistake, its object and its detection; the title is its kind.
 
-    `image` is the whole one, uint8 RGB, to whose sides the boxes of the mistake are relative.
+    `image` is the whole image, uint8 RGB; the boxes of the mistake are fractions of it.
     """
     height, width = image.shape[:2]
     pair = [b for b in (mistake.object_box, mistake.box) if b is not None]
@@ -524,7 +524,7 @@ def draw_mistake(
 
 
 def _window(boxes: Float[Tensor, "N 4"], height: int, width: int) -> tuple[int, int, int, int]:
-    """Pixels round the boxes: a square half as large again, or what the image has of it."""
+    """A square around the boxes, half as large again, in pixels; no larger than the image."""
     frame = boxes.new_tensor([width, height])
     low = boxes[:, :2].amin(dim=0).clamp(0, 1) * frame
     high = boxes[:, 2:].amax(dim=0).clamp(0, 1) * frame

@@ -41,7 +41,7 @@ def setup(seed: int = 0) -> None:
     np.random.seed(seed)  # noqa: NPY002  libraries that draw from the global state are the reason
     torch.manual_seed(seed)
     torch.set_num_threads(min(torch.get_num_threads(), _usable_cores()))
-    # Nvidia's convolutions else round their inputs to ten bits: the third digit would differ.
+    # Otherwise Nvidia's convolutions round their inputs to ten bits: the third digit differs.
     torch.backends.cudnn.allow_tf32 = False
     torch.set_printoptions(precision=4, sci_mode=False, linewidth=100)
     np.set_printoptions(precision=4, suppress=True, linewidth=100)
@@ -163,9 +163,9 @@ def shape_table(model: nn.Module, images: Tensor, depth: int | None = None) -> N
     Parameters
     ----------
     images
-        A batch; the run leaves the model, its running statistics included, as it was.
+        A batch; the run does not change the model, its running statistics included.
     depth
-        How many levels of modules to open, counting no lists: 1 shows the model's own parts, None
+        How many levels of modules to open, not counting lists: 1 shows the model's own parts, None
         everything down to single layers. Only modules that are called as a whole are seen.
     """
     rows = []
@@ -223,7 +223,7 @@ def check(answer: object, truth: object, tolerance: float = 0.0) -> None:
         A number, boolean, string, tensor, array, or a tuple or list of such. ``...``, as the
         exercise leaves it, counts as not answered.
     truth
-        What is right, or a function without arguments that computes it once there is an answer.
+        The right answer, or a function without arguments that computes it if there is an answer.
     tolerance
         How far a number may be off, in its own unit.
     """

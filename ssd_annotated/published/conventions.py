@@ -1,8 +1,8 @@
 """Conventions: what each published SSD decides differently, as settings of this package.
 
 Same network, same 8732 rows, and still not the same model: a checkpoint is right only with the
-priors, the preprocessing and the post-processing it was trained for, and a loss curve compares only
-with one of the same normalisation. The chapter *Many SSDs* shows what each difference does.
+priors, the preprocessing and the post-processing it was trained for. A loss curve can be compared
+only with one of the same normalisation. The chapter *Many SSDs* shows what each difference does.
 """
 
 import math
@@ -65,7 +65,7 @@ _TORCHVISION = {
     "max_log_size": math.log(1000 / 16),
     "clip": True,
 }
-# It keeps 200 of each class, and no more than 200 of each class come in.
+# Suppression gets at most 200 boxes of each class, and keeps at most 200 of each class.
 _SSD_PYTORCH = {**_CAFFE, "top_k": 200, "max_detections": None}
 _LUFFICC = {**_CAFFE, "top_k": None, "max_detections": 100}
 _SGRVINOD = {**_CAFFE, **_IMAGENET_INPUT, "resize": "pillow", "top_k": None}
@@ -94,11 +94,11 @@ _MEAN_OF_ALL = {
     "gamma": 0.0,
     "normalize": "priors",
 }
-# An IoU of exactly 0.5 is not enough: the smallest single-precision number above it is.
+# An IoU of exactly 0.5 is not enough; the smallest single-precision number above it is enough.
 _ABOVE_HALF = np.nextafter(np.float32(0.5), np.float32(1)).item()
 # The post also multiplies both terms by the batch size, which a learning rate can undo.
 _TF2_LOSS = {"method": "first", "threshold": _ABOVE_HALF, "normalize": "images"}
-# It divides levels of 0 to 255 by the image's width, and shows no post-processing: Caffe's.
+# It divides levels of 0 to 255 by the image's width. It shows no post-processing: this is Caffe's.
 _TF2 = {**_CAFFE, "mean": (0.0, 0.0, 0.0), "std": _pixels(300, 300, 300)}
 
 #: What each published SSD does, under the names of `PRESETS`.
@@ -118,7 +118,7 @@ CONVENTIONS: dict[str, Convention] = {
     "lufficc": Convention(PRESETS["lufficc"], _ARGMAX, _LUFFICC),
     # sgrvinod/a-PyTorch-Tutorial-to-Object-Detection, and what was built on its code
     "sgrvinod": Convention(PRESETS["sgrvinod"], _MEAN_L1, _SGRVINOD),
-    # "Annotated SSD with PyTorch", a post whose code does not run; after sgrvinod's where it is cut
+    # "Annotated SSD with PyTorch", a post with incomplete code; the missing parts are sgrvinod's
     "annotated": Convention(PRESETS["annotated"], _MEAN_L1, _SGRVINOD),
     # Zhang et al., Dive into Deep Learning: TinySSD
     "d2l": Convention(PRESETS["d2l"], _MEAN_OF_ALL, _D2L),

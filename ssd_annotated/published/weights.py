@@ -14,7 +14,7 @@ from torchvision.models.detection import SSD300_VGG16_Weights
 from ssd_annotated.model import SSD, ModelSpec, Recipe, build
 from ssd_annotated.published.conventions import CONVENTIONS
 
-#: PASCAL VOC's classes in the order of the alphabet, which all published VOC checkpoints use.
+#: PASCAL VOC's classes in alphabetical order, which all published VOC checkpoints use.
 # fmt: off
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
@@ -23,7 +23,7 @@ VOC_CLASSES = (
 )
 # fmt: on
 
-#: COCO's 91 numbers, of which 80 have a name; torchvision's models count like this.
+#: COCO's 91 category numbers, of which 80 have a name; torchvision's models use these numbers.
 COCO_CLASSES = ("background", *SSD300_VGG16_Weights.COCO_V1.meta["categories"][1:])
 
 #: Where training scripts put the state: torchvision's and lufficc's, PyTorch Lightning's.
@@ -75,7 +75,7 @@ def load_torchvision_ssd300(state_dict: Mapping[str, object]) -> SSD:
     ValueError
         If tensors are missing, left over or of another shape; the message lists them.
     TypeError
-        If this is no state_dict, or something in it is no tensor.
+        If this is not a state_dict, or something in it is not a tensor.
 
     Notes
     -----
@@ -87,7 +87,7 @@ def load_torchvision_ssd300(state_dict: Mapping[str, object]) -> SSD:
 def load_ssd_pytorch(state_dict: Mapping[str, object]) -> SSD:
     """Build an SSD300 from the state of amdegroot's ssd.pytorch, in eval mode.
 
-    For instance its ``ssd300_mAP_77.43_v2.pth``. Classes and errors are as at
+    For instance its ``ssd300_mAP_77.43_v2.pth``. Classes and errors are as in
     `load_torchvision_ssd300`.
 
     Notes
@@ -101,7 +101,7 @@ def load_sgrvinod(state_dict: Mapping[str, object]) -> SSD:
     """Build an SSD300 from the state of sgrvinod's tutorial model, in eval mode.
 
     Its published checkpoint is a pickled model, which only its own code can open: save
-    ``checkpoint["model"].state_dict()`` there. Classes and errors are as at
+    ``checkpoint["model"].state_dict()`` there. Classes and errors are as in
     `load_torchvision_ssd300`.
 
     Notes
@@ -133,7 +133,7 @@ def _load(
 
 
 def _unwrap(content: object) -> Mapping[str, Tensor]:
-    """The state in what a training script saved: beside the optimizer's, the step and so on."""
+    """The state_dict in what a training script saved, beside the optimizer's state and so on."""
     if isinstance(content, Mapping):
         content = next((content[key] for key in WRAPPERS if key in content), content)
     if not isinstance(content, Mapping):
@@ -147,16 +147,16 @@ def _check_names(given: Mapping[str, Tensor], names: Mapping[str, str], conventi
     missing, unexpected = sorted(names.keys() - given), sorted(given.keys() - names)
     if missing or unexpected:
         raise ValueError(
-            f"this is no SSD300 state_dict of {convention}: missing {missing or 'nothing'}, "
+            f"this is not an SSD300 state_dict of {convention}: missing {missing or 'nothing'}, "
             f"unexpected {unexpected or 'nothing'}"
         )
     for name, value in given.items():
         if not isinstance(value, Tensor):
-            raise TypeError(f"{name} is no tensor but a {type(value).__name__}")
+            raise TypeError(f"{name} is not a tensor but a {type(value).__name__}")
 
 
 def _empty_model(convention: str, state: dict[str, Tensor], theirs: dict[str, str]) -> SSD:
-    """A model with as many classes as the heads have, once every shape is right."""
+    """A model with as many classes as the heads have; a ValueError if a shape is wrong."""
     settings = CONVENTIONS[convention]
     head, per_cell = "confidence_heads.0.bias", settings.priors.boxes_per_cell[0]
     channels = state[head].numel()

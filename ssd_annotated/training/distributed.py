@@ -1,6 +1,6 @@
 """Several processes, one training: who am I, and what do all of us have together?
 
-Alone, without ``torchrun``, every function here does nothing, so that the callers need not ask.
+Without ``torchrun`` there is one process and nothing to exchange; callers need not check for that.
 """
 
 import os
@@ -30,11 +30,11 @@ def rank() -> int:
 
 @contextmanager
 def launched(device: torch.device) -> Iterator[torch.device]:
-    """Join the other processes if ``torchrun`` started this one, and part from them at the end.
+    """Join the other processes if ``torchrun`` started this one, and leave them at the end.
 
     Yields
     ------
-    The device of this process: `device` itself, or one GPU of the machine for each process on it.
+    The device of this process: `device` itself, or with ``torchrun`` a GPU of its own.
     """
     if "LOCAL_RANK" not in os.environ:
         yield device
@@ -52,8 +52,8 @@ def launched(device: torch.device) -> Iterator[torch.device]:
 def wrap(model: nn.Module) -> nn.Module:
     """Let every backward pass average the gradients of all processes.
 
-    On GPUs batch normalisation takes its statistics over all processes too; torch has no such
-    layer for the CPU, where each process normalises its own part of the batch.
+    On GPUs batch normalisation also takes its statistics over all processes. torch has no such
+    layer for the CPU: there each process normalises its own part of the batch.
     """
     if world_size() == 1:
         return model
@@ -73,12 +73,12 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def global_share(parts: LossParts, normalize: str) -> Tensor:
-    """What to multiply a process's loss by, so that the mean over processes is the batch's loss.
+    """The factor of a process's loss with which the mean over processes is the batch's loss.
 
     Each process has divided its sums by its own number of positives n_r, but equation (1) divides
     by the N of the whole batch. The mean over W processes of (sum_r / n_r) · (W n_r / N) is
-    sum / N. The other two ways to normalise count images or priors, of which all processes have
-    the same number: there it is 1.
+    sum / N. The other two ways to normalise count images or priors. All processes have the same
+    number of these, so the factor is 1.
     """
     own = parts.num_positives
     if normalize != "positives" or world_size() == 1:
@@ -87,7 +87,7 @@ def global_share(parts: LossParts, normalize: str) -> Tensor:
 
 
 def own_part(length: int) -> range:
-    """Which items of a list are this process's: every W-th, so that all have about as many."""
+    """The indices of this process's items in a list: every W-th, so that all get about as many."""
     return range(rank(), length, world_size())
 
 

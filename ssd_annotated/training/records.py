@@ -1,4 +1,4 @@
-"""The records of a run: one JSON line a step, and TensorBoard's if asked for."""
+"""The records of a run: one JSON line a step and, if asked for, TensorBoard's."""
 
 import json
 import math
@@ -13,7 +13,7 @@ METRICS = "metrics.jsonl"
 class Log:
     """Records as JSON lines, and for TensorBoard if asked for; the first process writes them.
 
-    Of a run that goes on from step `start`, what was written of later steps is removed.
+    If a run continues from step `start`, the records of this and later steps are removed.
     """
 
     def __init__(self, folder: Path, start: int, tensorboard: bool = False) -> None:
@@ -34,7 +34,7 @@ class Log:
             output.close()
 
     def write(self, record: Record) -> None:
-        """Add a record; JSON has no NaN, so that becomes null."""
+        """Add a record; NaN, which JSON lacks, becomes null."""
         if self._file is None:
             return
         known = {k: None if math.isnan(value) else value for k, value in record.items()}
@@ -45,7 +45,7 @@ class Log:
 
 
 def _length_before(path: Path, start: int) -> int:
-    """How many bytes the whole lines of earlier steps are; a kill may leave half a line behind."""
+    """The bytes that the whole lines of earlier steps take; a kill may leave half a line behind."""
     length = 0
     with path.open("rb") as file:
         for line in file:

@@ -1,8 +1,8 @@
-"""A run: a training that lives in a folder, is stopped, killed or breaks, and goes on.
+"""A run: a training that lives in a folder, and continues after it was stopped or killed.
 
-The folder holds ``last.pt`` (the model, and all that is needed to go on), ``best.pt`` (the model
-that did best on the validation set), ``metrics.jsonl`` (a record a line) and, if the loss broke,
-``failure-step-N.pt`` (the batch that did it). Every ``.pt`` is whole at any moment, and plain data.
+The folder holds ``last.pt`` (the model, and all that is needed to continue), ``best.pt`` (the model
+that did best on the validation set), ``metrics.jsonl`` (one record a line) and, if the loss was not
+finite, ``failure-step-N.pt`` (the batch). Every ``.pt`` is complete at any moment, and plain data.
 """
 
 import math
@@ -36,14 +36,14 @@ from ssd_annotated.training.train import NonFiniteLossError, Record, Trainer, su
 from ssd_annotated.training.validation import validate
 
 LAST, BEST = "last.pt", "best.pt"
-#: Settings that say how fast a run goes, and not where to: these may change when it goes on.
+#: Settings that change only the speed of a run: they may differ when it continues.
 _FREE_SETTINGS = ("workers", "compile")
 
 
 class Outcome(NamedTuple):
     """How a run ended: after how many steps, by which signal if any, and its best mAP if known.
 
-    All processes of a run have the same, whichever of them was sent the signal.
+    All processes of a run return the same outcome, even if only one was sent the signal.
     """
 
     steps: int
@@ -77,12 +77,12 @@ def run(
         Images to measure the mAP@0.5 on (area), every `validate_every` steps and at the end.
     save_every
         Steps between two writings of ``last.pt``. It is also written at the end, and on SIGTERM or
-        Ctrl-C, which stop the run after the step that it is at.
+        Ctrl-C, which stop the run after the current step.
     resume
-        Go on from ``last.pt``, if there is one. On one processor, with as many threads, the result
-        equals that of an uninterrupted run bit for bit.
+        Continue from ``last.pt``, if there is one. On the same processor, with as many threads, the
+        result equals that of an uninterrupted run bit for bit.
     tensorboard
-        Write the records for TensorBoard too (the extra ``tensorboard``).
+        Also write the records for TensorBoard (needs the extra ``tensorboard``).
     progress
         Whether to show a bar.
 
@@ -93,7 +93,7 @@ def run(
     ValueError
         If it holds a run of another model, with other settings, or on other data.
     NonFiniteLossError
-        If the loss breaks; names the file with the batch that did it.
+        If the loss is not finite; the message names the file with the batch that caused it.
     """
     check_architecture(uncompiled(model).spec.architecture)  # now, and not at the first checkpoint
     check_at_least("validate_every", validate_every, 1)
@@ -118,7 +118,7 @@ def run(
                 best = _validate(trainer, validation, folder, log, best)
             if done % save_every == 0 and done < last_step:
                 _save(trainer, folder, best)
-        _save(trainer, folder, best)  # here, where no signal disturbs
+        _save(trainer, folder, best)  # here, where signals are still caught
     stopped_by = _who_stopped(caught) if trainer.next_step < last_step else None
     return Outcome(trainer.next_step, stopped_by, best)
 
@@ -127,25 +127,25 @@ def run(
 
 
 def _begin(folder: Path, trainer: Trainer, resume: bool) -> float | None:
-    """Make the folder, or take up the run that is in it; its best mAP so far."""
+    """Make the folder, or continue the run that is in it; return its best mAP so far."""
     best = _take_up(folder, trainer, resume) if (folder / LAST).exists() else None
     folder.mkdir(parents=True, exist_ok=True)
     steps = distributed.gather([trainer.next_step], distributed.world_size())
     if len(set(steps)) > 1:
         raise ValueError(
-            f"the processes would go on from steps {steps}: do all of them see {folder}?"
+            f"the processes would continue from steps {steps}: do all of them see {folder}?"
         )
     return best
 
 
 def _take_up(folder: Path, trainer: Trainer, resume: bool) -> float | None:
-    """Go on with the run that is in the folder; its best mAP so far."""
+    """Continue the run that is in the folder; return its best mAP so far."""
     if not resume:
         raise FileExistsError(f"{folder} holds a run: resume it, or choose another folder")
     content = read_plain(folder / LAST)
     now = {**describe(trainer.model), **_describe_run(trainer)}
     if not isinstance(content, dict) or not set(now) < set(content):
-        raise ValueError(f"{folder / LAST} is no run that could go on, but holds a model only")
+        raise ValueError(f"{folder / LAST} holds only a model, and no run to continue")
     for part in ("spec", "recipe", "settings", "data"):
         _check_same(folder / LAST, part, content[part], now[part])
     uncompiled(trainer.model).load_state_dict(content["state_dict"])
@@ -154,7 +154,7 @@ def _take_up(folder: Path, trainer: Trainer, resume: bool) -> float | None:
 
 
 def _describe_run(trainer: Trainer) -> dict[str, dict[str, object]]:
-    """Settings and data as plain data: what must not change while a run rests."""
+    """Settings and data as plain data: what must not change before a run continues."""
     settings = asdict(trainer.settings)
     dataset = trainer.dataset
     data: dict[str, object] = {"images": len(dataset)}
@@ -180,7 +180,7 @@ def _save(trainer: Trainer, folder: Path, best: float | None) -> None:
 
 
 def _step(trainer: Trainer, folder: Path) -> Record:
-    """One step; if the loss breaks, the batch that did it is kept."""
+    """Take one step; if the loss is not finite, store the batch that caused it."""
     step = trainer.next_step
     try:
         return trainer.step()
@@ -195,12 +195,12 @@ def _step(trainer: Trainer, folder: Path) -> Record:
 def _validate(
     trainer: Trainer, validation: Dataset, folder: Path, log: Log, best: float | None
 ) -> float | None:
-    """Measure, record, and keep the model if it is the best so far."""
+    """Measure the mAP, record it, and save the model if it is the best so far."""
     settings = trainer.settings
     result = validate(trainer.model, validation, settings.batch_size, settings.workers)
     log.write({"step": trainer.next_step - 1, "mean_ap": result.mean_ap})
     if math.isnan(result.mean_ap) and distributed.rank() == 0:
-        # Python shows it once, however many times it is said from the same line of the caller's.
+        # Python shows it once, even if it is repeated from the same line of the caller's.
         message = "no object to find in the validation set: its mAP is nan (null in metrics.jsonl)"
         warnings.warn(message, stacklevel=3)
     if math.isnan(result.mean_ap) or (best is not None and result.mean_ap <= best):
@@ -214,7 +214,7 @@ def _validate(
 
 
 def _anyone_stopped(caught: list[signal.Signals], model: SSD) -> bool:
-    """Processes that train together stop after the same step, or one would wait for ever."""
+    """Whether any process was stopped: all must stop after the same step, or one waits for ever."""
     if distributed.world_size() == 1:  # no need to wait until a GPU is done with its step
         return bool(caught)
     return bool(distributed.total(torch.tensor(len(caught), device=model.priors.device)) > 0)

@@ -1,4 +1,4 @@
-"""The numbers of a training, and what follows from them: the learning rate and the optimizer."""
+"""The settings of a training, and what follows from them: the learning rate and the optimizer."""
 
 import math
 from dataclasses import dataclass, fields
@@ -19,12 +19,12 @@ from ssd_annotated.checks import (
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of a training; the defaults are the paper's, for PASCAL VOC on one GPU.
+    """The settings of a training; the defaults are the paper's, for PASCAL VOC on one GPU.
 
     Parameters
     ----------
     steps, batch_size
-        How many batches, of how many images. Several processes share a batch.
+        How many batches, and how many images in each. Several processes share a batch.
     optimizer, lr, weight_decay
         ``"sgd"`` has a momentum of 0.9. `lr` is the peak of the schedule.
     schedule
@@ -32,28 +32,28 @@ class Settings:
         steps: at 80k and 100k of 120k. ``"onecycle"`` rises for a tenth of the steps and falls for
         the rest, both along half a cosine.
     warmup
-        Over so many steps, but a tenth of all at most, the rate rises from a third to its value.
-        (The paper has none; it spares a run with large batches its first, wildest steps.)
+        Steps in which the rate rises from a third to its full value; at most a tenth of all steps.
+        (The paper has no warm-up. It tames the first, wildest steps of a run with large batches.)
     bias_lr_factor, bias_weight_decay
-        Biases learn twice as fast in the authors' Caffe code, and do not decay.
+        In the authors' Caffe code biases learn twice as fast, and do not decay.
     clip_norm
-        The largest norm of the whole gradient; None for any.
+        Largest norm of the whole gradient; None for no limit.
     precision
-        Of the network; weights and loss stay in single precision. ``"float16"`` scales the loss
-        so that small gradients do not vanish, ``"bfloat16"`` need not.
+        Precision of the network; weights and loss stay in single precision. ``"float16"`` scales
+        the loss so that small gradients do not vanish; ``"bfloat16"`` does not need that.
     freeze_batch_norm
-        Use the statistics that batch normalisation has, and leave them as they are.
+        Use the stored statistics of batch normalisation, and do not update them.
     compile
-        Compile the network with `torch.compile`: a slower start, faster steps.
+        Compile the network with `torch.compile`: it starts more slowly and trains faster.
     workers
-        Processes that prepare images; 0 leaves that to this one.
+        Processes that prepare images; with 0 the main process prepares them.
     seed
-        Of the order of the images. (Seed torch before building the model to fix its weights.)
+        Seed of the images' order. (To fix the model's weights, seed torch before building it.)
 
     Raises
     ------
     ValueError
-        If a number is outside its limits, or a choice unknown.
+        If a number is outside its limits, or a choice is unknown.
     """
 
     steps: int = 120_000
@@ -75,7 +75,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            # NumPy's numbers would make a checkpoint that no safe load reads.
+            # A safe load would refuse a checkpoint with NumPy's numbers.
             value = getattr(self, field.name)
             if isinstance(value, np.generic):
                 object.__setattr__(self, field.name, value.item())
@@ -98,7 +98,7 @@ class Settings:
             check_within("milestones (fractions of the steps)", milestone, 0, 1)
 
 
-#: What trains a network with batch normalisation in minutes: the chapters' short runs.
+#: Settings of the chapters' short runs, which train a network with batch normalisation in minutes.
 QUICK = Settings(
     steps=1000,
     optimizer="adamw",
@@ -133,7 +133,7 @@ def _half_cosine(start: float, end: float, way: float) -> float:
 
 
 def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """Two groups of parameters: biases, which may learn and decay otherwise, and all others."""
+    """An optimizer with two groups: biases, which have settings of their own, and the rest."""
     biases, others = [], []
     for name, parameter in model.named_parameters():
         (biases if name.endswith("bias") else others).append(parameter)

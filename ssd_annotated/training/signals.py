@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, caught so that a training ends after a step and not within one."""
+"""Catch SIGTERM and Ctrl-C, so that a training ends after a step and not within one."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_signals() -> Iterator[list[signal.Signals]]:
-    """Collect SIGTERM and Ctrl-C in a list, instead of being stopped by them in mid-step.
+    """Collect SIGTERM and Ctrl-C in a list, so that they do not stop a training in mid-step.
 
     A second Ctrl-C interrupts at once. (Only the main thread of a program may catch signals.)
     """

@@ -44,9 +44,9 @@ def detect_all(
 
 
 def _pack(samples: list[tuple[np.ndarray, dict]]) -> list[tuple[np.ndarray, dict]]:
-    """Send targets as arrays: each tensor from a worker would be an open file as long as it lives.
+    """Send targets as arrays: each tensor from a worker would keep a file open while it lives.
 
-    Of the test set of VOC 2007 there would be 20,000.
+    For the test set of VOC 2007 there would be 20,000.
     """
     return [(image, _convert(target, Tensor, Tensor.numpy)) for image, target in samples]
 
