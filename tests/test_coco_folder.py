@@ -80,7 +80,11 @@ def test_items_are_those_of_every_folder(folder):
     assert dataset[0][1]["boxes"].tolist() == [[0, 0, 1, 1]]
     assert dataset[0][1]["difficult"].tolist() == [True]  # a crowd
     assert dataset[2][1]["boxes"].shape == (0, 4)
-    assert dataset.report() == "images: 3, objects: 3, problems: 0"
+    assert dataset[0][1]["crowd"].tolist() == [True]
+    assert dataset.report().splitlines() == [
+        "images: 3, objects: 3, problems: 0",
+        "1 crowd: left out of training, ignored in evaluation",
+    ]
 
 
 def test_torchvision_reads_the_same(folder, capsys):
@@ -152,13 +156,13 @@ BAD_ANNOTATIONS = {
     "no height": ({"bbox": [29.65, 8, 1.03, 0.0]}, "degenerate box: x 29.65, y 8, .*height 0"),
     "negative": ({"bbox": [10, 6, 5, -2]}, "degenerate box: x 10, y 6, width 5, height -2"),
     "lost in rounding": ({"bbox": [30, 6, 1e-7, 5]}, "degenerate box: x 30"),
-    "left": ({"bbox": [-1.01, 6, 5, 5]}, "box outside the image: x -1.01, .*is 40 × 30"),
-    "top": ({"bbox": [5, -2, 5, 5]}, "box outside the image: .*y -2"),
-    "right": ({"bbox": [5, 6, 36.01, 5]}, "box outside the image: .*width 36.01"),
-    "below": ({"bbox": [5, 6, 5, 26]}, "box outside the image: .*height 26"),
-    "just outside": ({"bbox": [40, 6, 0.5, 5]}, "degenerate box: x 40, .*width 0.5"),
+    "left": ({"bbox": [-5, 6, 5, 5]}, "box outside the image: x -5, .*is 40 × 30"),
+    "top": ({"bbox": [5, -9, 5, 5]}, "box outside the image: .*y -9"),
+    "just outside": ({"bbox": [40, 6, 0.5, 5]}, "box outside the image: x 40, .*width 0.5"),
+    "mostly": ({"bbox": [5, 25, 5, 11]}, "box mostly outside the image: .*; 45% of it lies in"),
     "three numbers": ({"bbox": [5, 6, 7]}, r"not four numbers: bbox is \[5, 6, 7\]"),
-    "word": ({"bbox": [5, 6, 7, "8"]}, r"not four numbers: bbox is \[5, 6, 7, '8'\]"),
+    "word": ({"bbox": [5, 6, 7, "8 px"]}, r"not four numbers: bbox is \[5, 6, 7, '8 px'\]"),
+    "true": ({"bbox": [5, 6, 7, True]}, r"not four numbers: bbox is \[5, 6, 7, True\]"),
     "nan": ({"bbox": [5, 6, 7, float("nan")]}, r"not four numbers: bbox is \[5, 6, 7, nan\]"),
     "infinite": ({"bbox": [5, 6, 7, float("inf")]}, "not four numbers: bbox is .*inf"),
     "huge": ({"bbox": [5, 6, 7, 10**400]}, "not four numbers: bbox is .*1000"),
@@ -179,7 +183,7 @@ def test_a_bad_annotation_is_named_or_left_out(folder, case):
     assert [len(target["labels"]) for _, target in dataset] == [1, 1, 0]
     ((where, thing, what),) = dataset.problems
     assert (where, thing) == (folder / "all.json", "annotation 71 (toothbrush)")
-    assert dataset.report().splitlines()[1:] == [
+    assert dataset.report().splitlines()[2:] == [
         f"1 × {what.partition(':')[0]}",
         f"- {where}, {thing}: {what}",
     ]
@@ -204,15 +208,19 @@ INCOMPLETE = {
     "no category": (partial(drop, key="category_id"), "annotation 71: missing key: category_id", 2),
     "no id": (partial(drop, key="id"), "annotation number 1 of the list: missing key: id", 2),
     "no box": (partial(drop, key="bbox"), r"annotation 71 \(toothbrush\): missing key: bbox", 2),
-    "a text as id": (partial(change, id="x"), "annotation x: not a whole number: id is 'x'", 2),
+    "half an id": (
+        partial(change, image_id=9.5),
+        "annotation 71: neither a whole number nor a string: image_id is 9.5",
+        2,
+    ),
     "a list as id": (
         partial(change, image_id=[9]),
-        "annotation 71: not a whole number: image_id",
+        "annotation 71: neither a whole number nor a string: image_id",
         2,
     ),
     "true as id": (
         partial(change, image_id=True),
-        "annotation 71: not a whole number: image_id",
+        "annotation 71: neither a whole number nor a string: image_id",
         2,
     ),
     "lost image": (partial(change, image_id=5), "annotation 71: unknown image: image_id is 5", 2),
@@ -262,9 +270,9 @@ BAD_IMAGES = {
         "corrupt image: b.png: ",
     ),
     "another size": (on_entry(width=41), ValueError, "wrong size: .*41 × 30, .*b.png is 40 × 30"),
-    "no size": (on_entry(width=0), ValueError, "impossible size: 0 × 30"),
-    "no width": (without("width"), ValueError, "missing key: width is absent or null"),
-    "half a pixel": (on_entry(height=30.5), ValueError, "not a whole number: height is 30.5"),
+    "negative size": (on_entry(width=-40), ValueError, "impossible size: -40 × 30"),
+    "half a pixel": (on_entry(height=30.5), ValueError, "impossible size: 40 × 30.5"),
+    "words": (on_entry(height="30 px"), ValueError, "not a number: height is '30 px'"),
     "no name": (without("file_name"), ValueError, "missing key: file_name is absent or null"),
     "a number": (on_entry(file_name=9), ValueError, "not a name: file_name is 9"),
     "a list": (on_entry(file_name=["b.png"]), ValueError, "not a name: file_name is"),

@@ -106,6 +106,64 @@ def test_boxes_count_from_one(tmp_path, box, pixels):
     torch.testing.assert_close(found, torch.tensor([pixels], dtype=torch.float32))
 
 
+@pytest.mark.parametrize(
+    ("box", "pixels", "excess"),
+    [
+        ((11, 7, 41, 21), (10, 6, 40, 21), "1 px"),  # the fault of one pixel
+        ((-5, 7, 20, 21), (0, 6, 20, 21), "5 px"),
+        ((11, -0.5, 20, 21), (10, 0, 20, 21), "0.5 px"),
+        ((11, 7, 20, 33.5), (10, 6, 20, 30), "3.5 px"),
+        ((-20, 7, 20, 21), (0, 6, 20, 21), "20 px"),  # half of it is left: just enough
+        ((0, 0, 40.05, 30.05), (0, 0, 40, 30), None),  # rounding
+    ],
+)
+def test_a_box_that_sticks_out_is_cut_and_counted(tmp_path, box, pixels, excess):
+    write(tmp_path, "a", object_xml("cat", box))
+    dataset = VOCFolder([(tmp_path, "train")])
+    found = dataset[0][1]["boxes"] * torch.tensor([40, 30, 40, 30])
+    torch.testing.assert_close(found, torch.tensor([pixels], dtype=torch.float32))
+    said = [] if excess is None else [f"1 box cut at the border, the furthest by {excess}"]
+    assert dataset.notes == said
+
+
+def test_cut_boxes_are_counted_together_and_are_no_problem(folder):
+    for number, box in enumerate([(-5, 1, 20, 9), (1, 1, 41, 9), (30, 20, 42, 31)]):
+        write(folder, f"cut{number}", object_xml("cat", box))
+    dataset = VOCFolder([(folder, "train")])
+    assert dataset.report().splitlines() == [
+        "images: 5, objects: 6, problems: 0",
+        "3 boxes cut at the border, the furthest by 5 px",
+    ]
+
+
+NO_SIZE = {
+    "no tag": ("<size><width>40</width><height>30</height><depth>3</depth></size>", ""),
+    "0 × 0": ("<width>40</width><height>30<", "<width>0</width><height>0<"),
+    "0 × 30": ("<width>40<", "<width>0<"),
+    "empty": ("<width>40</width><height>30<", "<width/><height><"),
+}
+
+
+@pytest.mark.parametrize("case", NO_SIZE)
+def test_without_a_size_the_image_knows_it(folder, case):
+    before = VOCFolder([(folder, "train")]).target(1)
+    for name in "ab":
+        edit(folder / f"Annotations/{name}.xml", *NO_SIZE[case])
+    dataset = VOCFolder([(folder, "train")])
+    assert [record.size for record in dataset.records] == [(40, 30)] * 2
+    assert torch.equal(dataset.target(1)["boxes"], before["boxes"])
+    assert dataset.notes == ["2 annotations without a size: taken from the image"]
+
+
+def test_without_a_size_nobody_can_tell_which_way_up(tmp_path):
+    write(tmp_path, "a", object_xml("cat", (1, 1, 9, 9)))
+    edit(tmp_path / "Annotations/a.xml", *NO_SIZE["0 × 0"])
+    with_orientation(tmp_path / "JPEGImages/a.png", 6)
+    dataset = VOCFolder([(tmp_path, "train")])
+    assert np.array_equal(dataset[0][0], noise())  # as stored
+    assert dataset.undecided == 1
+
+
 def test_parts_of_objects_are_no_objects(tmp_path):
     part = "<part><name>head</name><bndbox><xmin>2</xmin></bndbox></part>"
     write(tmp_path, "a", object_xml("cat", (3, 4, 20, 15), part))
@@ -233,10 +291,15 @@ BAD_OBJECTS = {
     "one column": (spoilt_box(xmax=11), "degenerate box: xmin 11, ymin 7, xmax 11, ymax 21"),
     "one row": (spoilt_box(ymax=7), "degenerate box: xmin 11, ymin 7, xmax 20, ymax 7"),
     "upside down": (spoilt_box(ymax=6), "degenerate box: xmin 11, ymin 7, xmax 20, ymax 6"),
-    "left": (spoilt_box(xmin=-1), "box outside the image: xmin -1, .*image is 40 × 30"),
-    "top": (spoilt_box(ymin=-0.5), "box outside the image: .*ymin -0.5"),
-    "right": (spoilt_box(xmax=41), "box outside the image: .*xmax 41"),
-    "below": (spoilt_box(ymax=31), "box outside the image: .*ymax 31"),
+    "left": (spoilt_box(xmin=-9, xmax=0), "box outside the image: xmin -9, .*image is 40 × 30"),
+    "top": (spoilt_box(ymin=-9.5, ymax=-1), "box outside the image: .*ymin -9.5"),
+    "right": (spoilt_box(xmin=41, xmax=50), "box outside the image: xmin 41"),
+    "below": (spoilt_box(ymin=31, ymax=40), "box outside the image: .*ymin 31"),
+    "mostly left": (
+        spoilt_box(xmin=-30),
+        "box mostly outside the image: xmin -30, .*; 40% of it lies in the image of 40 × 30",
+    ),
+    "mostly below": (spoilt_box(ymax=55), "box mostly outside the image: .*; 49% of it"),
     "word": (spoilt_box(xmin="ten"), "not a number: <bndbox><xmin> is 'ten'"),
     "nan": (spoilt_box(ymax="nan"), "not a number: <bndbox><ymax> is 'nan'"),
     "infinite": (spoilt_box(ymax="inf"), "not a number: <bndbox><ymax> is 'inf'"),
@@ -316,15 +379,20 @@ BAD_IMAGES = {
         ValueError,
         "no annotation: .*svg",
     ),
-    "no size": (
-        annotation(lambda f: f.write_text("<annotation/>")),
+    "CVAT's XML": (
+        annotation(lambda f: f.write_text("<annotations><version>1.1</version></annotations>")),
         ValueError,
-        "missing tag: <size><width>",
+        "no annotation: the outermost tag is <annotations> .CVAT's own format: export as Pascal",
     ),
-    "size 0": (
-        annotation(partial(edit, old="<width>40<", new="<width>0<")),
+    "negative size": (
+        annotation(partial(edit, old="<width>40<", new="<width>-40<")),
         ValueError,
-        "impossible size: 0 × 30",
+        "impossible size: -40 × 30",
+    ),
+    "half a pixel": (
+        annotation(partial(edit, old="<width>40<", new="<width>40.5<")),
+        ValueError,
+        "impossible size: 40.5 × 30",
     ),
     "wrong size": (annotation(WIDE), ValueError, r"wrong size: .*41 × 30, .*b\.png is 40 × 30"),
     "no image": (

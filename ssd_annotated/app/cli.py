@@ -24,12 +24,12 @@ from ssd_annotated.app.arguments import (
     KeyOf,
     Sets,
     Share,
-    all_sets,
     architecture_options,
     batch_option,
     choose_device,
     choose_priors,
     choose_settings,
+    crowds_option,
     data_argument,
     device_option,
     figure_options,
@@ -94,10 +94,12 @@ def _message(error: Exception) -> str:
 
 
 def report_problems(*datasets: object) -> None:
-    """Say what was left out of data sets, on stderr."""
+    """Say what was left out of data sets, and what else is worth knowing, on stderr."""
     for dataset in datasets:
         if dataset is not None and dataset.problems:
             click.echo(f"left out:\n{dataset.report()}", err=True)
+        elif dataset is not None and dataset.notes:
+            click.echo("\n".join([*dataset.understood, *dataset.notes]), err=True)
 
 
 def report_run(outcome: object, out: str) -> None:
@@ -143,8 +145,13 @@ def main(traceback: bool) -> None:  # noqa: ARG001 (read where errors arrive)
       ssd-annotated evaluate run/last.pt digits
       ssd-annotated detect run/last.pt digits/JPEGImages --out found
 
-    DATA is a folder in the layout of PASCAL VOC, ROOT or ROOT:SET, where SET is a file
-    ROOT/ImageSets/Main/SET.txt; or IMAGES:ANNOTATIONS.json, as COCO has it. Several are joined.
+    DATA is a folder of images with their annotations, ROOT or ROOT:SET; several are joined. It may
+    have the layout of PASCAL VOC, where SET is a file ROOT/ImageSets/Main/SET.txt; or an .xml of
+    each image's name, beside it or in a folder such as annotations; or COCO's JSON
+    (IMAGES:ANNOTATIONS.json says which); or folders train, valid and test of either kind. Where
+    there are no sets, ROOT:0.9 takes nine tenths of the images, always the same, and ROOT:-0.1 the
+    rest; ROOT:all takes everything. `check` says how a folder is understood.
+
     MODEL is a file, such as best.pt of a run, or "tiny-graffiti", which ships with the package.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -217,8 +224,8 @@ def download(out: str, sets: tuple[str, ...]) -> None:
 def check(data: Sets, figure: str | None, **architecture: str | float | None) -> None:
     """Say what DATA holds, how many objects the priors miss, and everything that is wrong with it.
 
-    Without SET, all that a folder lists: trainval (or train and val) and test. The exit status is
-    1 if anything is wrong.
+    The first line says how the folder is understood. Without SET, everything in it: trainval (or
+    train and val) and test, if there are sets. The exit status is 1 if anything is wrong.
 
     \b
       ssd-annotated check photographs --model tiny --smallest 0.05 --largest 0.6
@@ -228,8 +235,9 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     from ssd_annotated.priors import make_priors
 
     priors = make_priors(choose_priors(**architecture))
-    sets = [(root, name) for root, given in data for name in ([given] if given else all_sets(root))]
-    found = survey(open_data(sets, "", on_bad="skip"), priors)
+    dataset = open_data(data, "all", on_bad="skip")
+    found = survey(dataset, priors)
+    click.echo("\n".join(dataset.understood) + "\n")
     click.echo(survey_table(found))
     if figure:
         from ssd_annotated.app.figures import draw_survey
@@ -274,6 +282,7 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 )
 @click.option("--tensorboard", is_flag=True, help="Write the records for TensorBoard too.")
 @on_bad_option
+@crowds_option
 @device_option
 @click.option(
     "--settings",
@@ -290,6 +299,7 @@ def train(
     augmentation: str,
     settings: str,
     on_bad: str,
+    crowds: str,
     device: str | None,
     **others: object,
 ) -> None:
@@ -302,6 +312,7 @@ def train(
     \b
       ssd-annotated train VOC2007:trainval VOC2012:trainval --val VOC2007:test --out run
       ssd-annotated train photographs --val photographs --out run --model tiny --settings quick
+      ssd-annotated train labelled:0.9 --val labelled:-0.1 --out run
       ssd-annotated train photographs --out run2 --weights run/best.pt --lr 1e-4 --steps 10000
     """
     import torch
@@ -314,8 +325,9 @@ def train(
     chosen = choose_settings(settings, {name: others.pop(name) for name in SETTINGS})
     new = {name: others.pop(name) for name in (*ARCHITECTURE, "weights", "widths")}
     with launched(choose_device(device)) as place:
-        dataset = open_data(data, "train", on_bad)
-        validation = open_data(val, "val", on_bad, dataset.class_names) if val else None
+        dataset = open_data(data, "train", on_bad, crowds=crowds)
+        names = dataset.class_names
+        validation = open_data(val, "val", on_bad, names, crowds) if val else None
         if validation is not None:
             refuse_without_objects(validation, "--val")
         if rank() == 0:
@@ -353,6 +365,7 @@ def train(
 )
 @batch_option
 @on_bad_option
+@crowds_option
 @device_option
 def evaluate_(
     model: str,
@@ -365,6 +378,7 @@ def evaluate_(
     workers: int,
     batch_size: int,
     on_bad: str,
+    crowds: str,
     device: str | None,
 ) -> None:
     """Measure MODEL on DATA (by default the set "test"): average precision of every class.
@@ -380,7 +394,7 @@ def evaluate_(
 
     network = open_model(model, device)
     names = network.recipe.class_names
-    dataset = open_data(data, "test", on_bad, names)
+    dataset = open_data(data, "test", on_bad, names, crowds)
     report_problems(dataset)
     refuse_without_objects(dataset, "DATA")
     detections, targets = detect_all(network, dataset, batch_size, workers, progress=True)

@@ -1,0 +1,331 @@
+"""The kinds of folder that hold images and their annotations, as tools write them.
+
+Three are known, and the first that fits is taken:
+
+1. *VOC's layout*: ``ImageSets/Main/<set>.txt`` lists names, one a line; the files are
+   ``Annotations/<name>.xml`` and ``JPEGImages/<name>.jpg`` (or .png, …).
+2. *XML by name*: every image with the ``.xml`` of its name, beside it (labelImg, Roboflow), in a
+   sibling folder such as ``annotations`` or ``xmls``, or anywhere, if no other has its name.
+3. *COCO's JSON*: files with lists of images, annotations and categories.
+
+In 2 and 3 a folder named ``train``, ``val`` (``valid``, ``validation``) or ``test`` makes a set of
+this name; in 3 the name of a file does, too (``instances_train2017.json``).
+"""
+
+import mmap
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from ssd_annotated.data.lists import find_lists, list_sets, read_list
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
+ANNOTATION_FOLDERS = ("annotations", "annotation", "xmls", "xml", "labels", "label", "ann")
+#: Names of sets, by what folders and files are called.
+SETS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+MOST_JSON = 20  # more JSON files in a folder are one for each image, and not COCO's
+OTHER_TASKS = ("captions", "image_info", "panoptic", "person_keypoints", "stuff")  # COCO's own
+
+
+class Item(NamedTuple):
+    """An annotation in XML: its name, its file, the images of its name, and where these belong."""
+
+    name: str
+    annotation: Path
+    images: tuple[Path, ...]
+    place: Path
+
+
+@dataclass(frozen=True)
+class XMLPart:
+    """Images with an XML file each; `listing` is the file or folder that says which."""
+
+    listing: Path
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class JSONPart:
+    """A file in COCO's format; the folder of its images, None: to be found; a share of them."""
+
+    file: Path
+    images: Path | None = None
+    share: str | None = None
+
+
+Part = XMLPart | JSONPart
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A folder that was understood: in words; the names of its sets; and how to read one of them.
+
+    The set None is the whole folder, if there are no sets. `read` returns parts and what is worth
+    saying about them. `lists` is the folder of the files that make the sets, if these do.
+    """
+
+    root: Path
+    words: str
+    sets: tuple[str, ...]
+    read: Callable[[str | None], tuple[list[Part], list[str]]]
+    lists: Path | None = None
+
+
+def understand(root: Path) -> Kind:
+    """Say what kind of folder this is.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, or neither images nor annotations in it.
+    ValueError
+        If it is no kind that is known; the message says what was found.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
+    lists = find_lists(root)
+    if lists is not None:
+        return voc_kind(root, lists)
+    files = list(walk(root))
+    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    items = pair(root, images, [file for file in files if file.suffix.lower() == ".xml"])
+    if any(item.images for item in items):
+        return xml_kind(root, images, items)
+    jsons = coco_files(files)
+    if jsons:
+        return json_kind(root, jsons)
+    raise nothing_known(root, files, images)
+
+
+def nothing_known(root: Path, files: Sequence[Path], images: Sequence[Path]) -> Exception:
+    """The error that says what is in a folder that is of no known kind."""
+    wanted = "VOC's lists, an .xml of each image's name, or COCO's JSON"
+    if not images:
+        return FileNotFoundError(
+            f"{root}: no image in this folder; looked for {', '.join(SUFFIXES)}"
+        )
+    endings = Counter(file.suffix.lower() for file in files)
+    hints = {
+        ".xml": "none has the name of an image",
+        ".json": "they are not COCO's; labelme's can be converted with its labelme2coco.py",
+        ".txt": "YOLO's must be converted",
+    }
+    there = [f"{endings[end]} {end} ({hint})" for end, hint in hints.items() if endings[end]]
+    also = f"; there are also {', '.join(there)}" if there else ""
+    return ValueError(f"{root}: {len(images)} images, but no annotations: expected {wanted}{also}")
+
+
+def walk(root: Path) -> Iterator[Path]:
+    """All files below a folder, in order, but for hidden ones; a loop of links is left."""
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        seen.add(os.path.realpath(folder))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith((".", "__MACOSX"))
+            and os.path.realpath(os.path.join(folder, name)) not in seen
+        )
+        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+
+
+def set_of(file: Path, root: Path) -> str | None:
+    """The set that a folder on the way to a file stands for."""
+    folders = file.relative_to(root).parts[:-1] if file.is_relative_to(root) else ()
+    return next((SETS[name.lower()] for name in folders if name.lower() in SETS), None)
+
+
+def names_of_sets(found: Iterable[str | None]) -> tuple[str, ...]:
+    """The sets that occur, in the order of `SETS`."""
+    there = set(found)
+    return tuple(name for name in dict.fromkeys(SETS.values()) if name in there)
+
+
+# --- VOC's layout ---------------------------------------------------------------------------------
+
+
+def voc_kind(root: Path, lists: Path) -> Kind:
+    """A folder with lists of names."""
+    read = partial(read_voc, root, lists)
+    return Kind(root, "PASCAL VOC's layout", list_sets(lists, SETS), read, lists)
+
+
+def read_voc(root: Path, lists: Path, name: str | None) -> tuple[list[Part], list[str]]:
+    """The images of one list."""
+    photographs = named_folder(root, IMAGE_FOLDERS, "JPEGImages")
+    if not photographs.is_dir():
+        raise FileNotFoundError(f"{photographs}: no such folder")
+    annotations = named_folder(root, ANNOTATION_FOLDERS, "Annotations")
+    texts = by_name(annotations, (".xml",))
+    pictures = by_name(photographs, SUFFIXES)
+    listing, names, notes = read_list(lists, name, texts.keys(), SUFFIXES)
+    items = tuple(
+        Item(
+            name,
+            texts.get(name, [annotations / f"{name}.xml"])[0],
+            tuple(pictures.get(name, ())),
+            photographs / name,
+        )
+        for name in names
+    )
+    return [XMLPart(listing, items)], notes
+
+
+def named_folder(root: Path, names: Sequence[str], usual: str) -> Path:
+    """The first folder in a root that has one of these names, in any case; or the usual one."""
+    if (root / usual).is_dir():
+        return root / usual
+    there = {folder.name.lower(): folder for folder in root.iterdir() if folder.is_dir()}
+    return next((there[name] for name in names if name in there), root / usual)
+
+
+def by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
+    """The files below a folder by name: listing a folder is faster than asking for each file."""
+    found: dict[str, list[Path]] = {}
+    for file in walk(folder):
+        if file.suffix.lower() in suffixes:
+            found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
+    return found
+
+
+# --- XML by name ----------------------------------------------------------------------------------
+
+
+def pair(root: Path, images: Sequence[Path], texts: Sequence[Path]) -> list[Item]:
+    """Every XML file with the images of its name; of those without, both are left alone.
+
+    A name is the path without ending and without folders for images or annotations: so
+    ``images/train/a.jpg`` and ``annotations/train/a.xml`` are both ``train/a``.
+    """
+    if not texts:
+        beside = root.resolve().parent.iterdir()
+        folders = [folder for folder in beside if folder.name.lower() in ANNOTATION_FOLDERS]
+        texts = [f for folder in folders for f in walk(folder) if f.suffix.lower() == ".xml"]
+    pictures: dict[str, list[Path]] = {}
+    for image in images:
+        pictures.setdefault(common_name(image, root), []).append(image)
+    paired = {text: pictures.get(common_name(text, root), []) for text in texts}
+    paired |= pair_by_stem(images, paired)
+    return sorted(make_item(root, text, found) for text, found in paired.items())
+
+
+def pair_by_stem(images: Sequence[Path], paired: dict[Path, list[Path]]) -> dict[Path, list[Path]]:
+    """Of what is left over, the XML files and images whose stems occur once on either side."""
+    taken = {image for found in paired.values() for image in found}
+    left = [image for image in images if image not in taken]
+    texts = [text for text, found in paired.items() if not found]
+    count = Counter(image.stem for image in left), Counter(stem_of(text) for text in texts)
+    one = {image.stem: image for image in left if count[0][image.stem] == 1}
+    return {
+        text: [one[stem_of(text)]]
+        for text in texts
+        if count[1][stem_of(text)] == 1 and stem_of(text) in one
+    }
+
+
+def make_item(root: Path, text: Path, images: Sequence[Path]) -> Item:
+    """An XML file with its images; of several, those beside it."""
+    beside = [image for image in images if image.parent == text.parent] or list(images)
+    file = beside[0] if beside else text
+    name = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
+    return Item(name.with_suffix("").as_posix(), text, tuple(beside), text.with_suffix(""))
+
+
+def common_name(file: Path, root: Path) -> str:
+    """What an image and its annotation have in common."""
+    outside = Path(file.parent.name, file.name)
+    below = file.relative_to(root) if file.is_relative_to(root) else outside
+    kinds = *IMAGE_FOLDERS, *ANNOTATION_FOLDERS
+    folders = [folder for folder in below.parts[:-1] if folder.lower() not in kinds]
+    return "/".join([*folders, stem_of(file)])
+
+
+def stem_of(file: Path) -> str:
+    """The name without ending; ``a`` for ``a.jpg.xml`` too, as some tools write."""
+    inner = Path(file.stem)
+    double = file.suffix.lower() == ".xml" and inner.suffix.lower() in SUFFIXES
+    return inner.stem if double else file.stem
+
+
+def xml_kind(root: Path, images: Sequence[Path], items: Sequence[Item]) -> Kind:
+    """A folder of images with an XML file each."""
+    sets = {item.annotation: set_of((item.images or (item.annotation,))[0], root) for item in items}
+    known = {stem_of(item.annotation) for item in items}
+    alone = [image for image in images if image.stem not in known]
+
+    def read(name: str | None) -> tuple[list[Part], list[str]]:
+        chosen = [item for item in items if name is None or sets[item.annotation] == name]
+        bare = [image for image in alone if name is None or set_of(image, root) == name]
+        return [XMLPart(root, tuple(chosen))], without_annotation(bare)
+
+    return Kind(root, describe(root, items), names_of_sets(sets.values()), read)
+
+
+def without_annotation(images: Sequence[Path]) -> list[str]:
+    """Say which images have no annotation."""
+    if not images:
+        return []
+    shown = ", ".join(image.name for image in images[:3]) + ", …" * (len(images) > 3)
+    return [f"{len(images)} images without annotation, left out: {shown}"]
+
+
+def describe(root: Path, items: Sequence[Item]) -> str:
+    """Where the images and their XML files are, in words."""
+    pairs = [(item.images[0].parent, item.annotation.parent) for item in items if item.images]
+    if all(a == b for a, b in pairs):
+        return "images with the XML of their name beside them"
+    (images, texts), _ = Counter(pairs).most_common(1)[0]
+    places = [os.path.relpath(folder, root) + "/" for folder in (images, texts)]
+    return "images in {}, XML in {}".format(*places).replace("in ./", "in the folder itself")
+
+
+# --- COCO's JSON ----------------------------------------------------------------------------------
+
+
+def coco_files(files: Sequence[Path]) -> list[Path]:
+    """The files in COCO's format that hold boxes."""
+    found = [file for file in files if file.suffix.lower() == ".json"]
+    count = Counter(file.parent for file in found)
+    found = [f for f in found if count[f.parent] <= MOST_JSON and looks_like_coco(f)]
+    boxes = [file for file in found if not file.stem.startswith(OTHER_TASKS)]
+    return boxes or found
+
+
+def looks_like_coco(file: Path) -> bool:
+    """Whether the three words occur that COCO's format must have; it is not parsed for that."""
+    if not file.stat().st_size:
+        return False
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return all(text.find(w) >= 0 for w in (b'"images"', b'"annotations"', b'"categories"'))
+
+
+def json_kind(root: Path, files: Sequence[Path]) -> Kind:
+    """A folder with files in COCO's format."""
+    sets = {file: set_of(file, root) or set_in_name(file) for file in files}
+
+    def read(name: str | None) -> tuple[list[Part], list[str]]:
+        chosen = [file for file in files if name is None or sets[file] == name]
+        if len(chosen) > 1:
+            there = ", ".join(str(file) for file in chosen)
+            raise ValueError(f"{root}: several files in COCO's format; give IMAGES:FILE: {there}")
+        return [JSONPart(file) for file in chosen], []
+
+    names = [os.path.relpath(file, root) for file in files]
+    words = f"COCO's JSON in {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+    return Kind(root, words, names_of_sets(sets.values()), read)
+
+
+def set_in_name(file: Path) -> str | None:
+    """The set that the name of a file stands for."""
+    words = re.split(r"[^a-z]+", file.stem.lower())
+    return next((SETS[word] for word in words if word in SETS), None)
