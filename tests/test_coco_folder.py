@@ -14,9 +14,12 @@ from refusals import refuses
 from torchvision.datasets import CocoDetection
 from voc_files import HEIGHT, WIDTH, noise
 
+from ssd_annotated.data.augment import AUGMENTATIONS, Augmented
 from ssd_annotated.data.coco import COCOFolder
 from ssd_annotated.data.survey import survey
 from ssd_annotated.data.voc import VOCFolder
+from ssd_annotated.evaluation.voc import evaluate
+from ssd_annotated.nms import Detections
 
 BCCD = Path(__file__).resolve().parents[2] / "shared" / "data" / "bccd"
 
@@ -127,6 +130,138 @@ def test_workers_read_the_same(folder):
         assert all(torch.equal(value, read_target[key]) for key, value in target.items())
 
 
+def test_crowds_are_left_out_of_training_and_ignored_in_evaluation(folder):
+    dataset = read(folder)
+    seen = Augmented(dataset, AUGMENTATIONS["none"], 32)
+    assert [len(target["labels"]) for _, target in seen] == [0, 2, 0]
+    targets = [dataset.target(index) for index in range(3)]
+    whole = Detections(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([0.9]), torch.tensor([1]))
+    exact = Detections(targets[1]["boxes"], torch.tensor([0.8, 0.7]), targets[1]["labels"])
+    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
+    found = [whole, exact, nothing]  # on the crowd, on the objects, and nowhere
+    assert evaluate(found, targets, len(NAMES)).ap[1] == 1
+    kept = [read(folder, crowds="keep").target(index) for index in range(3)]
+    assert evaluate(found, kept, len(NAMES)).ap[1] == 1
+    assert evaluate([nothing, *found[1:]], targets, len(NAMES)).ap[1] == 1
+    assert evaluate([nothing, *found[1:]], kept, len(NAMES)).ap[1] == 0.5  # the crowd is missed
+
+
+def test_crowds_may_be_kept(folder):
+    dataset = read(folder, crowds="keep")
+    assert dataset[0][1]["difficult"].tolist() == dataset[0][1]["crowd"].tolist() == [False]
+    assert dataset.notes == []
+    assert len(Augmented(dataset, AUGMENTATIONS["none"], 32)[0][1]["labels"]) == 1
+
+
+IDS = {
+    "strings": (str, str),
+    "UUIDs": (lambda n: f"5f1c-{n:04x}", lambda n: f"5f1c-{n:04x}"),
+    "strings and numbers": (str, int),
+    "numbers and strings": (int, str),
+    "floats": (float, int),
+}
+
+
+@pytest.mark.parametrize("case", IDS)
+def test_ids_are_only_keys(folder, case):
+    own, other = IDS[case]
+    before = read(folder)
+
+    def change(content):
+        for kind, key in (("images", "id"), ("annotations", "id"), ("categories", "id")):
+            for one in content[kind]:
+                one[key] = own(one[key])
+        for one in content["annotations"]:
+            one.update({key: other(one[key]) for key in ("image_id", "category_id")})
+
+    spoil(folder, change)
+    dataset = read(folder)
+    assert dataset.class_names == before.class_names  # numbers as strings are sorted as numbers
+    assert [r.image for r in dataset.records] == [r.image for r in before.records]
+    for index in range(3):
+        after = dataset.target(index)
+        assert all(torch.equal(v, after[k]) for k, v in before.target(index).items())
+
+
+def test_a_string_with_zeros_is_an_id_of_its_own(folder):
+    spoil(folder, lambda content: content["images"][0].update(id="004"))
+    spoil(folder, lambda content: [t.update(image_id="004") for t in content["annotations"][::2]])
+    dataset = read(folder)
+    assert [record.image.name for record in dataset.records] == ["a.png", "c.png", "b.png"]
+    assert [len(dataset.target(index)["labels"]) for index in range(3)] == [1, 0, 2]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bbox": ["10", "6.0", "20", "15"]},
+        {"bbox": None, "segmentation": [[10, 6, 30, 6, 30, 21, 10, 21]]},
+        {"bbox": [], "segmentation": [[10, 6, 20, 7], [30, 21, 12, 20]]},
+        {"bbox": None, "segmentation": [10, 21, 30, 6]},
+        {"iscrowd": None},
+        {"iscrowd": "0"},
+        {"iscrowd": False},
+    ],
+)
+def test_what_tools_write_differently_is_understood(folder, changes):
+    expected = read(folder).target(1)
+    spoil(folder, lambda content: content["annotations"][0].update(changes))
+    found = read(folder).target(1)
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ({"counts": "abc", "size": [30, 40]}, "bbox, and segmentation is no polygon: {'counts'"),
+        ([[1, 2, 3]], "missing key: bbox, and segmentation is no polygon"),
+        ([[1, 2, "x", 4]], "not a number: segmentation is"),
+        ([[]], "missing key: bbox is absent, and segmentation empty"),
+        ([[5, 5, 9, 5]], "degenerate box: left 5, top 5, right 9, bottom 5 of its polygon"),
+    ],
+)
+def test_what_is_no_polygon_is_named(folder, segmentation, message):
+    changes = {"bbox": None, "segmentation": segmentation}
+    spoil(folder, lambda content: content["annotations"][0].update(changes))
+    with pytest.raises(ValueError, match=rf"all\.json, annotation 71 \(toothbrush\): .*{message}"):
+        read(folder)
+
+
+@pytest.mark.parametrize("size", [{}, {"width": None, "height": None}, {"width": 0, "height": 0}])
+def test_without_a_size_the_image_knows_it(folder, size):
+    expected = read(folder).target(1)
+
+    def change(content):
+        for key in ("width", "height"):
+            content["images"][0].pop(key)
+        content["images"][0].update(size)
+
+    spoil(folder, change)
+    dataset = read(folder)
+    assert "1 annotation without a size: taken from the image" in dataset.notes
+    assert torch.equal(dataset.target(1)["boxes"], expected["boxes"])
+
+
+def test_sizes_may_be_strings_and_names_have_blanks_around(folder):
+    spoil(folder, partial(change, kind="images", width="40", height="30.0", file_name=" b.png"))
+    spoil(folder, partial(change, kind="categories", name=" toothbrush\n"))
+    dataset = read(folder)
+    assert dataset.class_names == NAMES
+    assert dataset.records[1].image.name == "b.png"
+
+
+def test_the_group_above_roboflows_classes_is_no_class(folder):
+    def change(content):
+        for one in content["categories"]:
+            one["supercategory"] = "things"
+        content["categories"].append({"id": 0, "name": "things", "supercategory": "none"})
+
+    spoil(folder, change)
+    assert read(folder).class_names == NAMES
+    spoil(folder, lambda content: content["annotations"][0].update(category_id=0))
+    assert read(folder).class_names == ("background", "things", *NAMES[1:])  # somebody used it
+
+
 def test_survey(folder):
     found = survey(read(folder), torch.tensor([[0.5, 0.5, 1, 1]]))
     assert found.objects == {"car": 2, "stop sign": 0, "toothbrush": 1}
@@ -141,12 +276,17 @@ def test_survey(folder):
         ([20, 10, 21, 21], (20, 10, 40, 30)),
         ([20, 10, 20.004, 20.004], (20, 10, 40, 30)),  # what rounding does
         ([39.98, 0, 0.02, 30], (39.98, 0, 40, 30)),  # thin, but a box
+        ([-5, 6, 20, 15], (0, 6, 15, 21)),
     ],
 )
-def test_a_pixel_too_many_is_cut_off(folder, bbox, pixels):
+def test_what_sticks_out_is_cut_off(folder, bbox, pixels):
     spoil(folder, lambda content: content["annotations"][0].update(bbox=bbox))
-    found = read(folder)[1][1]["boxes"][0] * torch.tensor([40, 30, 40, 30])
+    dataset = read(folder)
+    found = dataset[1][1]["boxes"][0] * torch.tensor([40, 30, 40, 30])
     torch.testing.assert_close(found, torch.tensor(pixels).float(), rtol=0, atol=1e-5)
+    excess = -min(*bbox[:2], 40 - bbox[0] - bbox[2], 30 - bbox[1] - bbox[3])
+    cut = f"1 box cut at the border, the furthest by {excess:g} px"
+    assert (cut in dataset.notes) == (excess > 0.1)
 
 
 # --- Bad annotations ------------------------------------------------------------------------------
@@ -377,6 +517,7 @@ def test_something_must_be_left(folder):
     ("options", "message"),
     [
         ({"on_bad": "ignore"}, "on_bad must be 'raise' or 'skip', not 'ignore'"),
+        ({"crowds": "drop"}, "crowds must be 'ignore' or 'keep', not 'drop'"),
         ({"class_names": ("car", "bus")}, "class_names must be 'background' and then"),
     ],
 )

@@ -199,6 +199,85 @@ def test_items_fit_the_collation_and_the_loss(folder):
     assert MultiBoxLoss(priors)(predictions, targets).num_positives == 3
 
 
+# --- XML as tools write it ------------------------------------------------------------------------
+
+
+NAMES = "<folder>x</folder><filename>{name}</filename><path>{path}</path>"
+WRITTEN = {  # what stands before the size, and how it is encoded
+    "byte order mark": (NAMES, "utf-8-sig", None),
+    "UTF-16": (NAMES, "utf-16", "utf-16"),
+    "UTF-16 that says UTF-8": (NAMES, "utf-16", "utf-8"),
+    "GBK": (NAMES.format(name="图.jpg", path="D:\\图片\\图.jpg"), "gbk", "gbk"),
+    "GBK that says UTF-8": (NAMES.format(name="图.jpg", path="D:\\图片"), "gbk", "utf-8"),
+    "Latin-1 that says nothing": (NAMES.format(name="Müll.jpg", path="C:\\Müll"), "latin-1", None),
+    "ampersand": (NAMES.format(name="salt & pepper.jpg", path="a&b&amp;c&#100;"), "utf-8", "utf-8"),
+    "Windows": (NAMES.format(name="C:\\a.JPG", path="..\\images\\other.jpg"), "utf-8", "utf-8"),
+}
+
+
+@pytest.mark.parametrize("before", ["", "\n  "])
+@pytest.mark.parametrize("case", WRITTEN)
+def test_encodings_and_paths_of_other_machines(folder, case, before):
+    head, encoding, declared = WRITTEN[case]
+    file = folder / "Annotations/b.xml"
+    expected = VOCFolder([(folder, "train")]).target(1)
+    text = file.read_text().replace("<annotation>", f"<annotation>{head}")
+    declaration = f"<?xml version='1.0' encoding='{declared}'?>\n" if declared else ""
+    file.write_bytes((before + declaration + text).encode(encoding))
+    found = VOCFolder([(folder, "train")]).target(1)
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
+
+
+def test_a_class_that_cannot_be_decoded_is_no_class(folder):
+    file = folder / "Annotations/b.xml"
+    file.write_bytes(file.read_text().replace("dog", "Hündin").encode("latin-1"))
+    with pytest.raises(ValueError, match=r"b\.xml, object 1 \(H.ndin\): wrong encoding: <name> is"):
+        VOCFolder([(folder, "train")])
+    text = '<?xml version="1.0" encoding="latin-1"?>' + file.read_bytes().decode("latin-1")
+    file.write_bytes(text.encode("latin-1"))
+    assert VOCFolder([(folder, "train")]).class_names == ("background", "Hündin", "cat")
+
+
+def test_what_tools_write_into_an_object(tmp_path):
+    flags = "<truncated>Unspecified</truncated><difficult>Unspecified</difficult>"  # makesense.ai
+    polygon = "<polygon><x1>12</x1><y1>8</y1></polygon><occluded>0</occluded>"  # Roboflow
+    attributes = (
+        "<attributes><attribute><name>track_id</name><value>1</value></attribute></attributes>"
+    )
+    write(
+        tmp_path,
+        "a",
+        object_xml(" cat \n", ("11.0", " 7 ", "20.0", "2.1e1"), flags),
+        object_xml("cat", DOG[1], polygon),
+        object_xml("cat", DOG[1], attributes),  # CVAT
+        size=("40.0", " 30 "),
+    )
+    dataset = VOCFolder([(tmp_path, "train")])
+    assert dataset.class_names == ("background", "cat")
+    expected = [10 / 40, 6 / 30, 20 / 40, 21 / 30]
+    assert dataset[0][1]["boxes"].tolist() == [pytest.approx(expected)] * 3
+    assert dataset[0][1]["difficult"].tolist() == [False] * 3
+
+
+def test_an_object_without_a_box_is_named(folder):
+    thing = "<object><name>dog</name></object>"
+    edit(folder / "Annotations/b.xml", "</annotation>", thing + "</annotation>")
+    with pytest.raises(
+        ValueError, match=r"object 3 \(dog\): missing tag: <bndbox><xmin> is absent"
+    ):
+        VOCFolder([(folder, "train")])
+    assert len(VOCFolder([(folder, "train")], on_bad="skip")[1][1]["labels"]) == 2
+
+
+def test_cocos_format_is_read_by_another_class(tmp_path):
+    for name in ("a.png", "all.json"):
+        (tmp_path / name).write_text('{"images": [], "annotations": [], "categories": []}')
+    with pytest.raises(
+        ValueError, match=r"COCO's JSON in all\.json.*: no XML; read it with COCOFo"
+    ):
+        VOCFolder([(tmp_path, "all")])
+
+
 # --- Images of every kind -------------------------------------------------------------------------
 
 

@@ -122,7 +122,7 @@ def nothing_known(root: Path, files: Sequence[Path], images: Sequence[Path]) -> 
     }
     there = [f"{endings[end]} {end} ({hint})" for end, hint in hints.items() if endings[end]]
     also = f"; there are also {', '.join(there)}" if there else ""
-    return ValueError(f"{root}: {len(images)} images, but no annotations: expected {wanted}{also}")
+    return ValueError(f"{root}: {count_of(images)}, but no annotations: expected {wanted}{also}")
 
 
 def walk(root: Path) -> Iterator[Path]:
@@ -168,7 +168,7 @@ def read_voc(root: Path, lists: Path, name: str | None) -> tuple[list[Part], lis
     annotations = named_folder(root, ANNOTATION_FOLDERS, "Annotations")
     texts = by_name(annotations, (".xml",))
     pictures = by_name(photographs, SUFFIXES)
-    listing, names, notes = read_list(lists, name, texts.keys(), SUFFIXES)
+    listing, names, notes = read_list(lists, name, texts.keys(), (*SUFFIXES, ".xml"))
     items = tuple(
         Item(
             name,
@@ -213,8 +213,11 @@ def pair(root: Path, images: Sequence[Path], texts: Sequence[Path]) -> list[Item
         texts = [f for folder in folders for f in walk(folder) if f.suffix.lower() == ".xml"]
     pictures: dict[str, list[Path]] = {}
     for image in images:
-        pictures.setdefault(common_name(image, root), []).append(image)
-    paired = {text: pictures.get(common_name(text, root), []) for text in texts}
+        pictures.setdefault(common_name(image, root, image.stem), []).append(image)
+    paired = {
+        text: next((pictures[name] for name in names_of(text, root) if name in pictures), [])
+        for text in texts
+    }
     paired |= pair_by_stem(images, paired)
     return sorted(make_item(root, text, found) for text, found in paired.items())
 
@@ -224,12 +227,10 @@ def pair_by_stem(images: Sequence[Path], paired: dict[Path, list[Path]]) -> dict
     taken = {image for found in paired.values() for image in found}
     left = [image for image in images if image not in taken]
     texts = [text for text, found in paired.items() if not found]
-    count = Counter(image.stem for image in left), Counter(stem_of(text) for text in texts)
+    count = Counter(image.stem for image in left), Counter(text.stem for text in texts)
     one = {image.stem: image for image in left if count[0][image.stem] == 1}
     return {
-        text: [one[stem_of(text)]]
-        for text in texts
-        if count[1][stem_of(text)] == 1 and stem_of(text) in one
+        text: [one[text.stem]] for text in texts if count[1][text.stem] == 1 and text.stem in one
     }
 
 
@@ -241,26 +242,30 @@ def make_item(root: Path, text: Path, images: Sequence[Path]) -> Item:
     return Item(name.with_suffix("").as_posix(), text, tuple(beside), text.with_suffix(""))
 
 
-def common_name(file: Path, root: Path) -> str:
-    """What an image and its annotation have in common."""
+def names_of(text: Path, root: Path) -> list[str]:
+    """The names that an XML file's image may have, the likelier first."""
+    return [common_name(text, root, stem) for stem in stems(text)]
+
+
+def common_name(file: Path, root: Path, stem: str) -> str:
+    """What an image and its annotation have in common, if the last part of it is `stem`."""
     outside = Path(file.parent.name, file.name)
     below = file.relative_to(root) if file.is_relative_to(root) else outside
     kinds = *IMAGE_FOLDERS, *ANNOTATION_FOLDERS
     folders = [folder for folder in below.parts[:-1] if folder.lower() not in kinds]
-    return "/".join([*folders, stem_of(file)])
+    return "/".join([*folders, stem])
 
 
-def stem_of(file: Path) -> str:
-    """The name without ending; ``a`` for ``a.jpg.xml`` too, as some tools write."""
-    inner = Path(file.stem)
-    double = file.suffix.lower() == ".xml" and inner.suffix.lower() in SUFFIXES
-    return inner.stem if double else file.stem
+def stems(text: Path) -> list[str]:
+    """The names of images that an XML file may belong to: ``a.png.xml`` to ``a.png`` or ``a``."""
+    inner = Path(text.stem)
+    return [text.stem, inner.stem] if inner.suffix.lower() in SUFFIXES else [text.stem]
 
 
 def xml_kind(root: Path, images: Sequence[Path], items: Sequence[Item]) -> Kind:
     """A folder of images with an XML file each."""
     sets = {item.annotation: set_of((item.images or (item.annotation,))[0], root) for item in items}
-    known = {stem_of(item.annotation) for item in items}
+    known = {stem for item in items for stem in stems(item.annotation)}
     alone = [image for image in images if image.stem not in known]
 
     def read(name: str | None) -> tuple[list[Part], list[str]]:
@@ -276,7 +281,12 @@ def without_annotation(images: Sequence[Path]) -> list[str]:
     if not images:
         return []
     shown = ", ".join(image.name for image in images[:3]) + ", …" * (len(images) > 3)
-    return [f"{len(images)} images without annotation, left out: {shown}"]
+    return [f"{count_of(images)} without annotation, left out: {shown}"]
+
+
+def count_of(images: Sequence[Path]) -> str:
+    """How many images there are, in words."""
+    return f"{len(images)} image{'s' * (len(images) != 1)}"
 
 
 def describe(root: Path, items: Sequence[Item]) -> str:
@@ -286,7 +296,8 @@ def describe(root: Path, items: Sequence[Item]) -> str:
         return "images with the XML of their name beside them"
     (images, texts), _ = Counter(pairs).most_common(1)[0]
     places = [os.path.relpath(folder, root) + "/" for folder in (images, texts)]
-    return "images in {}, XML in {}".format(*places).replace("in ./", "in the folder itself")
+    words = "images in {}, XML in {}".format(*places).replace("in ./", "in the folder itself")
+    return words + ", and so on" * (len(set(pairs)) > 1)
 
 
 # --- COCO's JSON ----------------------------------------------------------------------------------

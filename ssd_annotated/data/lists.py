@@ -39,7 +39,8 @@ def read_list(
     annotated
         The names that have an annotation.
     suffixes
-        The endings of images: ``a.jpg`` in a list means ``a``, as does ``C:\\photos\\a.jpg``.
+        Endings that names do not have: ``a.jpg`` in a list means ``a``, as does
+        ``C:\\photos\\a.jpg``.
 
     Raises
     ------
@@ -80,7 +81,7 @@ def read_text(file: Path) -> str:
 
 
 def clean_name(line: str, annotated: Collection[str], suffixes: Sequence[str]) -> str:
-    """The name that a line means: itself, or without the ending of an image, or without folders."""
+    """The name that a line means: itself, or that without its ending, or without folders."""
     path = PureWindowsPath(line)  # parts at both slashes
     whole = path.with_suffix("").as_posix() if path.suffix.lower() in suffixes else line
     stem = PureWindowsPath(whole).name

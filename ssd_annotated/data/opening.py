@@ -58,11 +58,24 @@ def open_data(
     found = [find(*as_pair(one), wanted) for one in data]
     texts = [one for one in found if isinstance(one.parts[0], XMLPart)]
     folders: list[AnnotatedFolder] = [VOCFolder(texts, names, on_bad)] if texts else []
-    for part in (part for one in found if one not in texts for part in one.parts):
-        folders.append(COCOFolder(part.images, part.file, names, on_bad, crowds, part.share))
+    understood = [one.how for one in found]
+    for index, one in enumerate(found):
+        if one not in texts:
+            parts = [
+                COCOFolder(part.images, part.file, names, on_bad, crowds, part.share)
+                for part in one.parts
+            ]
+            folders += parts
+            understood[index] += count_images(parts)
     joined = folders[0] if len(folders) == 1 else JoinedFolder(folders, names)
-    joined.tell([one.how for one in found], [note for one in found for note in one.notes])
+    joined.tell(understood, [note for one in found for note in one.notes])
     return joined
+
+
+def count_images(folders: Sequence[COCOFolder]) -> str:
+    """How many images there are, and where they were found."""
+    count = sum(len(folder) for folder in folders)
+    return f" ({count} images in {', '.join(str(folder.folder) for folder in folders)})"
 
 
 def as_pair(data: str | Path | tuple[str | Path, str | None]) -> tuple[str | Path, str | None]:
