@@ -238,7 +238,7 @@ def test_without_a_size_the_image_knows_it(folder, size):
 
     spoil(folder, change)
     dataset = read(folder)
-    assert "1 annotation without a size: taken from the image" in dataset.notes
+    assert "1 annotation without a size: the image's own is taken" in dataset.notes
     assert torch.equal(dataset.target(1)["boxes"], expected["boxes"])
 
 

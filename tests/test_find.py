@@ -136,6 +136,22 @@ def test_folders_of_roboflow_are_sets(tmp_path, inner):
         find(tmp_path, "0.9")
 
 
+def test_a_folder_that_is_one_set_can_be_divided(tmp_path):
+    write_pairs(tmp_path / "train", tmp_path / "train", "abcdefghij")  # Roboflow, not divided
+    shares = [stems(open_data(f"{tmp_path}:{share}")) for share in ("0.6", "-0.4")]
+    assert sorted(shares[0] + shares[1]) == list("abcdefghij")
+    for wanted in ("val", "test"):
+        with pytest.raises(FileNotFoundError, match=r"there are: train\. Divide it into shares, "):
+            find(tmp_path, None, wanted)
+
+
+def test_what_is_taken_as_a_set_is_said(tmp_path):
+    write_pairs(tmp_path, tmp_path)
+    dataset = open_data(tmp_path, wanted="test")
+    assert dataset.notes == [f"{tmp_path}: no sets, so all of it is taken as 'test'"]
+    assert open_data(f"{tmp_path}:all", wanted="test").notes == []
+
+
 def test_sets_inside_the_folders_of_images(tmp_path):
     for name, names in {"train": "abc", "val": "ade"}.items():  # one "a" in each
         write_pairs(tmp_path / "images" / name, tmp_path / "annotations" / name, names)
@@ -218,7 +234,11 @@ def test_vott_writes_class_lists_alone(tmp_path):
         cat_val="c.png 1",
         dog_val="c.png -1",
     )
-    assert stems(open_data(tmp_path, wanted="train")) == ["a", "b"]
+    dataset = open_data(tmp_path, wanted="train")
+    assert stems(dataset) == ["a", "b"]
+    lists = tmp_path / "ImageSets/Main/*_train.txt"
+    said = "taken: the 2 images with 1 or 0 in any of 2 lists"
+    assert dataset.notes == [f"{lists}: lists of classes; {said}"]
     assert stems(open_data(tmp_path, wanted="val")) == ["c"]
     assert stems(open_data(tmp_path)) == EVERY
 
@@ -323,7 +343,7 @@ def test_shares_of_cocos_format_are_those_of_xml(tmp_path):
 def test_an_empty_share_is_said(tmp_path):
     write_pairs(tmp_path, tmp_path, "a")
     share = "-0.5" if in_share("a", "0.5") else "0.5"
-    with pytest.raises(ValueError, match=f"the share {share} is empty: none of 1 images"):
+    with pytest.raises(ValueError, match=f"the share {share} is empty: none of 1 image"):
         find(tmp_path, share)
 
 
@@ -360,8 +380,8 @@ def test_cocos_format_and_its_images_are_found(tmp_path, case):
         assert dataset.class_names == ("background", "cat")
         assert dataset[0][1]["boxes"].tolist() == [pytest.approx(BOX)]
     taken = "train" if case == "COCO" else "all"
-    above = tmp_path if case == "labelme2coco" else tmp_path / images
-    how = f"{tmp_path}: COCO's JSON in {file}; taken: {taken} (3 images in {above})"
+    held_by = tmp_path if above and "/data" not in above else tmp_path / images
+    how = f"{tmp_path}: COCO's JSON in {file}; taken: {taken} (3 images in {held_by})"
     assert open_data(tmp_path).understood == [how]
 
 
@@ -428,7 +448,7 @@ UNKNOWN = {
     "images alone": (["a.png"], ValueError, "1 image, but no annotations: expected VOC's lists"),
     "YOLO": (["a.png", "a.txt"], ValueError, r"also 1 \.txt \(YOLO's must be converted\)"),
     "labelme": (["a.png", "a.json"], ValueError, r"also 1 \.json \(they are not COCO's; labelme"),
-    "others": (["a.png", "b.png", "c.xml"], ValueError, r"1 \.xml \(none has the name of an im"),
+    "others": (["a.png", "b.png", "c.xml"], ValueError, r"1 \.xml \(none has an image's name"),
 }
 
 

@@ -152,7 +152,7 @@ def test_without_a_size_the_image_knows_it(folder, case):
     dataset = VOCFolder([(folder, "train")])
     assert [record.size for record in dataset.records] == [(40, 30)] * 2
     assert torch.equal(dataset.target(1)["boxes"], before["boxes"])
-    assert dataset.notes == ["2 annotations without a size: taken from the image"]
+    assert dataset.notes == ["2 annotations without a size: the image's own is taken"]
 
 
 def test_without_a_size_nobody_can_tell_which_way_up(tmp_path):

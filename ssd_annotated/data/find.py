@@ -9,12 +9,22 @@ moves none of the others to the other side. ``ROOT:all`` is the whole folder.
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path, PureWindowsPath
 
-from ssd_annotated.data.kinds import SETS, SUFFIXES, JSONPart, Kind, Part, XMLPart, understand
+from ssd_annotated.data.kinds import (
+    SETS,
+    SUFFIXES,
+    JSONPart,
+    Kind,
+    Part,
+    XMLPart,
+    count_of,
+    understand,
+)
 
 #: Between root and set: a colon, unless it is the one after the letter of a Windows drive.
 COLON = re.compile(r":(?![\\/])|(?<!^[A-Za-z])(?<!:[A-Za-z]):")
@@ -79,9 +89,16 @@ def find(root: str | Path, given: str | None = None, wanted: str = EVERYTHING) -
     read = [kind.read(name) for name in names or [None]]
     parts = tuple(part for found, _ in read for part in found)
     notes = tuple(note for _, said in read for note in said)
-    count = sum(len(part.items) for part in parts if isinstance(part, XMLPart))
-    taken = (", ".join(names) or EVERYTHING) + (f" ({count} images)" if count else "")
+    if given is None and wanted not in (EVERYTHING, *names) and has_no_sets(kind):
+        notes = (f"{root}: no sets, so all of it is taken as {wanted!r}", *notes)
+    count = count_items(parts)
+    taken = (", ".join(names) or EVERYTHING) + (f" ({count_of(count)})" if count else "")
     return Found(f"{root}: {kind.words}; taken: {taken}", parts, notes)
+
+
+def count_items(parts: Sequence[Part]) -> int:
+    """How many images the parts with XML have; those in COCO's format are not counted yet."""
+    return sum(len(part.items) for part in parts if isinstance(part, XMLPart))
 
 
 def find_json(file: Path, images: Path | None, share: str | None) -> Found:
@@ -120,8 +137,13 @@ def all_sets(kind: Kind) -> list[str]:
 
 
 def has_no_sets(kind: Kind) -> bool:
-    """Whether nobody has divided a folder."""
+    """Whether nobody has said what the images of a folder are for."""
     return set(kind.sets) <= UNNAMED
+
+
+def is_whole(kind: Kind) -> bool:
+    """Whether nobody has divided a folder: Roboflow calls all of it train, CVAT default."""
+    return len(kind.sets) <= 1
 
 
 def no_such_set(kind: Kind, name: str) -> str:
@@ -131,7 +153,7 @@ def no_such_set(kind: Kind, name: str) -> str:
         text = f"{kind.lists / name}.txt: no such image set; there are: {there}"
     else:
         text = f"{kind.root}: no image set {name!r}; there are: {there}"
-    if not has_no_sets(kind):
+    if not is_whole(kind):
         return text
     root = kind.root
     shares = f"{root}:0.9 to train on and {root}:-0.1, the rest"
@@ -143,18 +165,15 @@ def no_such_set(kind: Kind, name: str) -> str:
 
 def take_share(kind: Kind, share: str) -> Found:
     """A share of a folder that nobody has divided."""
-    if not has_no_sets(kind):
+    if not is_whole(kind):
         there = ", ".join(kind.sets)
         raise ValueError(f"{kind.root}: {share} is a share, but there are sets to choose: {there}")
     parts, notes = kind.read(kind.sets[0] if kind.sets else None)
     shared = tuple(share_of(part, share) for part in parts)
-    whole, count = (
-        sum(len(part.items) for part in some if isinstance(part, XMLPart))
-        for some in (parts, shared)
-    )
-    images = f" ({count} of {whole} images)" if whole else ""
+    whole, count = count_items(parts), count_items(shared)
+    images = f" ({count} of {count_of(whole)})" if whole else ""
     if whole and not count:
-        raise ValueError(f"{kind.root}: the share {share} is empty: none of {whole} images")
+        raise ValueError(f"{kind.root}: the share {share} is empty: none of {count_of(whole)}")
     how = f"{kind.root}: {kind.words}; taken: the share {share}{images}"
     return Found(how, shared, tuple(notes))
 

@@ -148,12 +148,12 @@ def count_notes(records: Sequence[Record]) -> list[str]:
     measured = sum(record.measured for record in records)
     crowds = sum(int(record.crowd.sum()) for record in records)
     furthest = f"{max(cut, default=0):.3g} px"
-    notes = (
-        (len(cut), f"box{'es' * (len(cut) > 1)} cut at the border, the furthest by {furthest}"),
-        (measured, f"annotation{'s' * (measured > 1)} without a size: taken from the image"),
-        (crowds, f"crowd{'s' * (crowds > 1)}: left out of training, ignored in evaluation"),
+    kinds = (
+        (len(cut), "box", "boxes", f" cut at the border, the furthest by {furthest}"),
+        (measured, "annotation", "annotations", " without a size: the image's own is taken"),
+        (crowds, "crowd", "crowds", ": left out of training, ignored in evaluation"),
     )
-    return [f"{count} {text}" for count, text in notes if count]
+    return [f"{n} {one if n == 1 else many}{text}" for n, one, many, text in kinds if n]
 
 
 def list_problems(problems: Sequence[Problem], most: int) -> list[str]:

@@ -116,13 +116,15 @@ def nothing_known(root: Path, files: Sequence[Path], images: Sequence[Path]) -> 
         )
     endings = Counter(file.suffix.lower() for file in files)
     hints = {
-        ".xml": "none has the name of an image",
+        ".xml": "none has an image's name; CVAT's own can be exported as Pascal VOC or COCO",
         ".json": "they are not COCO's; labelme's can be converted with its labelme2coco.py",
         ".txt": "YOLO's must be converted",
     }
     there = [f"{endings[end]} {end} ({hint})" for end, hint in hints.items() if endings[end]]
     also = f"; there are also {', '.join(there)}" if there else ""
-    return ValueError(f"{root}: {count_of(images)}, but no annotations: expected {wanted}{also}")
+    return ValueError(
+        f"{root}: {count_of(len(images))}, but no annotations: expected {wanted}{also}"
+    )
 
 
 def walk(root: Path) -> Iterator[Path]:
@@ -281,12 +283,12 @@ def without_annotation(images: Sequence[Path]) -> list[str]:
     if not images:
         return []
     shown = ", ".join(image.name for image in images[:3]) + ", …" * (len(images) > 3)
-    return [f"{count_of(images)} without annotation, left out: {shown}"]
+    return [f"{count_of(len(images))} without annotation, left out: {shown}"]
 
 
-def count_of(images: Sequence[Path]) -> str:
-    """How many images there are, in words."""
-    return f"{len(images)} image{'s' * (len(images) != 1)}"
+def count_of(images: int) -> str:
+    """So many images, in words."""
+    return f"{images} image{'s' * (images != 1)}"
 
 
 def describe(root: Path, items: Sequence[Item]) -> str:

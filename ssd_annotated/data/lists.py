@@ -53,7 +53,8 @@ def read_list(
     else:
         found = [read_names(part, annotated) for part in sorted(lists.glob(f"*_{name}.txt"))]
         names = list(dict.fromkeys(name for names, _ in found for name in names))
-        notes = [note for _, notes in found for note in notes]
+        said = f"taken: the {len(names)} images with 1 or 0 in any of {len(found)} lists"
+        notes = [f"{lists / '*_'}{name}.txt: lists of classes; {said}"]
     if not names:
         raise ValueError(f"{file}: the image set is empty")
     return file, [clean_name(name, annotated, suffixes) for name in names], notes

@@ -7,7 +7,7 @@ from typing import Literal
 from ssd_annotated.data.coco import COCOFolder
 from ssd_annotated.data.find import EVERYTHING, find, split_data
 from ssd_annotated.data.folder import AnnotatedFolder, check_class_names
-from ssd_annotated.data.kinds import XMLPart
+from ssd_annotated.data.kinds import XMLPart, count_of
 from ssd_annotated.data.voc import VOCFolder
 
 
@@ -74,8 +74,8 @@ def open_data(
 
 def count_images(folders: Sequence[COCOFolder]) -> str:
     """How many images there are, and where they were found."""
-    count = sum(len(folder) for folder in folders)
-    return f" ({count} images in {', '.join(str(folder.folder) for folder in folders)})"
+    count = count_of(sum(len(folder) for folder in folders))
+    return f" ({count} in {', '.join(str(folder.folder) for folder in folders)})"
 
 
 def as_pair(data: str | Path | tuple[str | Path, str | None]) -> tuple[str | Path, str | None]:
