@@ -152,6 +152,20 @@ def test_what_is_taken_as_a_set_is_said(tmp_path):
     assert open_data(f"{tmp_path}:all", wanted="test").notes == []
 
 
+def test_what_is_in_no_set_is_a_set_of_its_own(tmp_path):
+    write_pairs(tmp_path / "test", tmp_path / "test", "ab")
+    write_pairs(tmp_path / "more", tmp_path / "more", "cd")
+    write_image(tmp_path / "test/x.png")
+    write_image(tmp_path / "more/y.png")
+    assert stems(open_data(tmp_path)) == ["a", "b", "c", "d"]
+    assert stems(open_data(tmp_path, wanted="test")) == ["a", "b"]
+    dataset = open_data(f"{tmp_path}:other")
+    assert stems(dataset) == ["c", "d"]
+    assert dataset.notes == ["1 image without annotation, left out: y.png"]
+    with pytest.raises(FileNotFoundError, match="no image set 'train'; there are: other, test"):
+        find(tmp_path, None, "train")
+
+
 def test_sets_inside_the_folders_of_images(tmp_path):
     for name, names in {"train": "abc", "val": "ade"}.items():  # one "a" in each
         write_pairs(tmp_path / "images" / name, tmp_path / "annotations" / name, names)
@@ -275,6 +289,13 @@ def test_everything_is_taken_once(tmp_path, there, taken):
 def test_of_lists_that_nobody_knows_one_must_be_named(tmp_path):
     write_lists(tmp_path, mine="a\n", yours="b\n")
     with pytest.raises(FileNotFoundError, match=r"no such image set; there are: mine, yours$"):
+        find(tmp_path)
+
+
+def test_of_folders_with_lists_of_their_own_one_must_be_named(tmp_path):
+    for year in ("VOC2007", "VOC2012"):
+        write_lists(tmp_path / year, train="a\n", test="b\n")
+    with pytest.raises(ValueError, match=r"lists of their own; name one: .*VOC2007, .*VOC2012"):
         find(tmp_path)
 
 
@@ -464,8 +485,11 @@ def test_what_is_there_is_said_of_a_folder_of_no_kind(tmp_path, case):
     (tmp_path / "folder").mkdir(exist_ok=True)
     with pytest.raises(error, match=f"folder: {message}|folder: .*{message}"):
         understand(tmp_path / "folder")
-    with pytest.raises(FileNotFoundError, match="lost: no such folder"):
+    with pytest.raises(FileNotFoundError, match=r"lost: no such folder$"):
         understand(tmp_path / "lost")
+    (tmp_path / "export.zip").touch()
+    with pytest.raises(FileNotFoundError, match=r"export\.zip: no such folder: unpack it"):
+        understand(tmp_path / "export.zip")
 
 
 @pytest.mark.parametrize(

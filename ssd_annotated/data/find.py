@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path, PureWindowsPath
 
 from ssd_annotated.data.kinds import (
+    OTHER,
     SETS,
     SUFFIXES,
     JSONPart,
@@ -130,7 +131,7 @@ def all_sets(kind: Kind) -> list[str]:
     """The sets that hold all images, each once; none, if there are no sets."""
     there = {SETS.get(name, name): name for name in reversed(kind.sets)}
     names = ["trainval"] if "trainval" in there else ["train", "val"]
-    known = [there[name] for name in (*names, "test") if name in there]
+    known = [there[name] for name in (*names, "test", OTHER) if name in there]
     if not known and len(kind.sets) > 1:
         raise FileNotFoundError(no_such_set(kind, names[0]))
     return known or list(kind.sets)

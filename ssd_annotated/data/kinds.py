@@ -33,6 +33,7 @@ SETS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+OTHER = "other"  # the set of what is in no folder of such a name, if others are
 MOST_JSON = 20  # more JSON files in a folder are one for each image, and not COCO's
 OTHER_TASKS = ("captions", "image_info", "panoptic", "person_keypoints", "stuff")  # COCO's own
 
@@ -92,10 +93,15 @@ def understand(root: Path) -> Kind:
         If it is no kind that is known; the message says what was found.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder")
+        unpacked = ": unpack it" if root.is_file() else ""
+        raise FileNotFoundError(f"{root}: no such folder{unpacked}")
     lists = find_lists(root)
     if lists is not None:
         return voc_kind(root, lists)
+    inner = sorted(folder for folder in root.iterdir() if folder.is_dir() and find_lists(folder))
+    if inner:  # as VOCdevkit, which holds VOC2007 and VOC2012
+        there = ", ".join(map(str, inner))
+        raise ValueError(f"{root}: the folders in it have lists of their own; name one: {there}")
     files = list(walk(root))
     images = [file for file in files if file.suffix.lower() in SUFFIXES]
     items = pair(root, images, [file for file in files if file.suffix.lower() == ".xml"])
@@ -148,9 +154,9 @@ def set_of(file: Path, root: Path) -> str | None:
 
 
 def names_of_sets(found: Iterable[str | None]) -> tuple[str, ...]:
-    """The sets that occur, in the order of `SETS`."""
+    """The sets that occur, in the order of `SETS`, those without a name last."""
     there = set(found)
-    return tuple(name for name in dict.fromkeys(SETS.values()) if name in there)
+    return tuple(name for name in dict.fromkeys((*SETS.values(), OTHER)) if name in there)
 
 
 # --- VOC's layout ---------------------------------------------------------------------------------
@@ -267,12 +273,14 @@ def stems(text: Path) -> list[str]:
 def xml_kind(root: Path, images: Sequence[Path], items: Sequence[Item]) -> Kind:
     """A folder of images with an XML file each."""
     sets = {item.annotation: set_of((item.images or (item.annotation,))[0], root) for item in items}
+    if any(sets.values()):
+        sets = {text: name or OTHER for text, name in sets.items()}
     known = {stem for item in items for stem in stems(item.annotation)}
     alone = [image for image in images if image.stem not in known]
 
     def read(name: str | None) -> tuple[list[Part], list[str]]:
         chosen = [item for item in items if name is None or sets[item.annotation] == name]
-        bare = [image for image in alone if name is None or set_of(image, root) == name]
+        bare = [image for image in alone if name in (None, set_of(image, root) or OTHER)]
         return [XMLPart(root, tuple(chosen))], without_annotation(bare)
 
     return Kind(root, describe(root, items), names_of_sets(sets.values()), read)
