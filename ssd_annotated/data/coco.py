@@ -16,7 +16,7 @@ from ssd_annotated.data.annotation import DataError, Problem
 from ssd_annotated.data.entries import Entry, order, read_categories, read_id, read_record
 from ssd_annotated.data.find import in_share
 from ssd_annotated.data.folder import AnnotatedFolder, check_class_names
-from ssd_annotated.data.kinds import IMAGE_FOLDERS
+from ssd_annotated.data.pairs import IMAGE_FOLDERS
 
 LISTS = ("images", "annotations", "categories")
 

@@ -18,7 +18,6 @@ from pathlib import Path, PureWindowsPath
 from ssd_annotated.data.kinds import (
     OTHER,
     SETS,
-    SUFFIXES,
     JSONPart,
     Kind,
     Part,
@@ -26,6 +25,7 @@ from ssd_annotated.data.kinds import (
     count_of,
     understand,
 )
+from ssd_annotated.data.pairs import SUFFIXES
 
 #: Between root and set: a colon, unless it is the one after the letter of a Windows drive.
 COLON = re.compile(r":(?![\\/])|(?<!^[A-Za-z])(?<!:[A-Za-z]):")

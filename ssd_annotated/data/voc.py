@@ -19,7 +19,8 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 from ssd_annotated.data.annotation import Problem
 from ssd_annotated.data.find import Found, find
 from ssd_annotated.data.folder import AnnotatedFolder, check_class_names
-from ssd_annotated.data.kinds import Item, XMLPart
+from ssd_annotated.data.kinds import XMLPart
+from ssd_annotated.data.pairs import Item
 from ssd_annotated.data.xml import read_record
 
 #: What of PASCAL VOC anyone can download with its annotations.
