@@ -132,8 +132,14 @@ def test_folders_of_roboflow_are_sets(tmp_path, inner):
     assert find(tmp_path, "test").how.endswith(f"{told}; taken: test (2 images)")
     with pytest.raises(FileNotFoundError, match=r"no image set 'new'; there are: test, train, val"):
         find(tmp_path, "new")
-    with pytest.raises(ValueError, match=r"0\.9 is a share, but there are sets to choose: train"):
+    with pytest.raises(ValueError, match=r"has sets, train, val, test; .*:SET:0\.9 is a share of"):
         find(tmp_path, "0.9")
+    shares = [open_data(f"{tmp_path}:train:{share}") for share in ("0.5", "-0.5")]
+    assert sorted(stems(shares[0]) + stems(shares[1])) == EVERY
+    assert (
+        shares[0].understood[0].endswith(f"the share 0.5 of train ({len(shares[0])} of 3 images)")
+    )
+    assert stems(open_data(f"{tmp_path}:valid:.99")) == ["d", "e"]
 
 
 def test_a_folder_that_is_one_set_can_be_divided(tmp_path):

@@ -150,7 +150,8 @@ def main(traceback: bool) -> None:  # noqa: ARG001 (read where errors arrive)
     each image's name, beside it or in a folder such as annotations; or COCO's JSON
     (IMAGES:ANNOTATIONS.json says which); or folders train, valid and test of either kind. Where
     there are no sets, ROOT:0.9 takes nine tenths of the images, always the same, and ROOT:-0.1 the
-    rest; ROOT:all takes everything. `check` says how a folder is understood.
+    rest; ROOT:all takes everything. ROOT:SET:0.9 is a share of a set. `check` says how a folder is
+    understood.
 
     MODEL is a file, such as best.pt of a run, or "tiny-graffiti", which ships with the package.
     """

@@ -4,7 +4,8 @@
 are known; ``IMAGES:ANNOTATIONS.json``, or the file alone, names a file in COCO's format. Where
 nobody has made sets, shares do: ``ROOT:0.9`` is the images that come first in an order which
 depends on nothing but their names, ``ROOT:-0.1`` the rest of them. An image that is added later
-moves none of the others to the other side. ``ROOT:all`` is the whole folder.
+moves none of the others to the other side. ``ROOT:SET:0.9`` is a share of a set, ``ROOT:all`` the
+whole folder.
 """
 
 import re
@@ -63,7 +64,7 @@ def find(root: str | Path, given: str | None = None, wanted: str = EVERYTHING) -
     Parameters
     ----------
     root
-        A folder, or a file in COCO's format.
+        A folder, or a file in COCO's format; before a share also ``ROOT:SET``.
     given
         A set, a share such as ``"0.9"`` or ``"-0.1"``, ``"all"``, or a file in COCO's format whose
         images `root` holds.
@@ -83,9 +84,10 @@ def find(root: str | Path, given: str | None = None, wanted: str = EVERYTHING) -
     if str(root).lower().endswith(".json"):
         folder, file = split_data(str(root))
         return find_json(Path(file or folder), Path(folder) if file else None, given)
-    kind = understand(Path(root))
     if given and SHARE.fullmatch(given):
-        return take_share(kind, given)
+        folder, name = (str(root), None) if Path(root).exists() else split_data(str(root))
+        return take_share(understand(Path(folder)), name, given)
+    kind = understand(Path(root))
     names = choose_sets(kind, given, wanted)
     read = [kind.read(name) for name in names or [None]]
     parts = tuple(part for found, _ in read for part in found)
@@ -164,18 +166,20 @@ def no_such_set(kind: Kind, name: str) -> str:
 # --- Shares ---------------------------------------------------------------------------------------
 
 
-def take_share(kind: Kind, share: str) -> Found:
-    """A share of a folder that nobody has divided."""
-    if not is_whole(kind):
-        there = ", ".join(kind.sets)
-        raise ValueError(f"{kind.root}: {share} is a share, but there are sets to choose: {there}")
-    parts, notes = kind.read(kind.sets[0] if kind.sets else None)
+def take_share(kind: Kind, name: str | None, share: str) -> Found:
+    """A share of a set, or of a folder that nobody has divided."""
+    if name is None and not is_whole(kind):
+        there = f"has sets, {', '.join(kind.sets)}; {kind.root}:SET:{share} is a share of one"
+        raise ValueError(f"{kind.root}: {there}")
+    chosen = choose_sets(kind, name, EVERYTHING)
+    parts, notes = kind.read(chosen[0] if chosen else None)
     shared = tuple(share_of(part, share) for part in parts)
     whole, count = count_items(parts), count_items(shared)
     images = f" ({count} of {count_of(whole)})" if whole else ""
     if whole and not count:
         raise ValueError(f"{kind.root}: the share {share} is empty: none of {count_of(whole)}")
-    how = f"{kind.root}: {kind.words}; taken: the share {share}{images}"
+    of = f" of {name}" if name else ""
+    how = f"{kind.root}: {kind.words}; taken: the share {share}{of}{images}"
     return Found(how, shared, tuple(notes))
 
 
