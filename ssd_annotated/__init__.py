@@ -21,6 +21,7 @@ _HOMES = {
     "published.weights": ("load_sgrvinod", "load_ssd_pytorch", "load_torchvision_ssd300"),
     "data.coco": ("COCOFolder",),
     "data.graffiti": ("GraffitiDigits",),
+    "data.opening": ("open_data",),
     "data.voc": ("VOCFolder",),
     "training.train": ("train",),
     "evaluation.voc": ("evaluate",),

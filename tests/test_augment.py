@@ -443,3 +443,24 @@ def test_impossible_sizes_seeds_and_epochs_are_refused():
         Augmented(Noises(), CAFFE, 8, -1)
     with refuses("epoch must be at least 0, not -1"):
         augmented()[0, -1]
+
+
+class Crowd(Dataset):
+    """One image with three objects, of which the second is a crowd."""
+
+    boxes = torch.tensor([[0, 0, 0.5, 0.5], [0, 0, 1, 1], [0.5, 0.5, 1, 1]])
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, _index):
+        crowd = torch.tensor([False, True, False])
+        rows = {"boxes": self.boxes, "labels": torch.tensor([1, 2, 3]), "crowd": crowd}
+        return np.zeros((40, 40, 3), np.uint8), rows | {"id": 7}
+
+
+def test_crowds_are_no_examples():
+    _, seen = Augmented(Crowd(), AUGMENTATIONS["none"], 40)[0]
+    assert (set(seen), seen["id"]) == ({"boxes", "labels", "id"}, 7)
+    assert seen["labels"].tolist() == [1, 3]
+    assert torch.equal(seen["boxes"], Crowd.boxes[[0, 2]])

@@ -291,8 +291,10 @@ def test_check_of_clean_data_exits_with_0(digits, tmp_path):
     options = ("--model", "tiny", "--image-size", 128)
     text = done("check", digits, *options, "--figure", figure)
     whole = VOCFolder([(digits, "train"), (digits, "test")], CLASS_NAMES)
-    assert text.splitlines()[0].split()[:2] == ["images", str(len(whole))]
-    assert text == survey_table(survey(whole, make_priors(tiny_priors(128)))) + "\n"
+    first, _, rest = text.partition("\n\n")
+    assert first == f"{digits}: PASCAL VOC's layout; taken: train, test (18 images)"
+    assert rest.splitlines()[0].split()[:2] == ["images", str(len(whole))]
+    assert rest == survey_table(survey(whole, make_priors(tiny_priors(128)))) + "\n"
     assert cv2.imread(str(figure)) is not None
 
 
@@ -316,22 +318,6 @@ def test_check_lists_what_is_wrong_and_exits_with_1(own_digits):
     assert not result.stderr
 
 
-@pytest.mark.parametrize(
-    ("there", "taken"),
-    [
-        (["train", "val", "test"], ["train", "val", "test"]),
-        (["train", "val", "trainval", "test", "cat_train"], ["trainval", "test"]),
-        (["train"], ["train"]),
-        (["all"], ["trainval"]),  # whose error lists what there is
-    ],
-)
-def test_check_takes_every_image_once(tmp_path, there, taken):
-    (tmp_path / "ImageSets/Main").mkdir(parents=True)
-    for name in there:
-        (tmp_path / f"ImageSets/Main/{name}.txt").touch()
-    assert arguments.all_sets(str(tmp_path)) == taken
-
-
 @pytest.mark.parametrize("command", [("check",), ("train", "--out", "run")])
 def test_without_an_object_the_command_line_knows_what_to_do(own_digits, command):
     clear(own_digits, "train")
@@ -345,7 +331,7 @@ def test_without_an_object_the_command_line_knows_what_to_do(own_digits, command
 def test_check_of_a_folder_that_is_none(tmp_path):
     result = run("check", tmp_path)
     assert result.exit_code == 1
-    assert "no such image set; there are: none" in result.stderr
+    assert result.stderr.startswith(f"error: {tmp_path}: no image in this folder; looked for .jpg")
 
 
 @pytest.fixture
@@ -373,13 +359,67 @@ def coco_file(digits, tmp_path):
 def test_coco_annotations_are_data_too(digits, coco_file):
     text = done("check", f"{digits / 'JPEGImages'}:{coco_file}")
     folder = VOCFolder([(digits, "test")], CLASS_NAMES)
-    assert text == survey_table(survey(folder, make_priors(PRESETS["caffe-voc"]))) + "\n"
+    first, _, rest = text.partition("\n\n")
+    images = f"(4 images in {digits / 'JPEGImages'})"
+    assert first == f"{coco_file}: COCO's JSON; taken: all {images}"
+    assert rest == survey_table(survey(folder, make_priors(PRESETS["caffe-voc"]))) + "\n"
 
 
-def test_coco_annotations_stand_alone(digits, coco_file):
-    result = run("check", f"{digits / 'JPEGImages'}:{coco_file}", digits)
-    assert result.exit_code == 2
-    assert "must be the only DATA" in result.stderr
+def test_folders_of_both_formats_are_joined(digits, coco_file):
+    text = done("check", f"{digits / 'JPEGImages'}:{coco_file}", f"{digits}:train")
+    assert [line.split("; ")[1] for line in text.splitlines()[:2]] == [
+        f"taken: all (4 images in {digits / 'JPEGImages'})",
+        "taken: train (14 images)",
+    ]
+    assert text.split("\n\n")[1].split()[:2] == ["images", "18"]
+
+
+@pytest.fixture
+def flat(digits, tmp_path):
+    """The same images and annotations side by side, without lists."""
+    for folder in ("JPEGImages", "Annotations"):
+        shutil.copytree(digits / folder, tmp_path / "flat", dirs_exist_ok=True)
+    return tmp_path / "flat"
+
+
+def test_a_folder_without_sets_is_trained_on_by_shares(flat, asked, tmp_path):
+    data = (f"{flat}:0.8", "--val", f"{flat}:-0.2", "--on-bad", "raise")
+    done("train", *data, "--out", tmp_path / "run", *TINY)
+    (call,) = asked
+    parts = [
+        {record.image for record in dataset.records}
+        for dataset in (call["dataset"].dataset, call["validation"])
+    ]
+    assert parts[0] | parts[1] == set(flat.glob("*.jpg"))
+    assert not parts[0] & parts[1]
+    result = run("train", flat, "--val", flat, "--out", tmp_path / "run", *TINY)
+    assert result.exit_code == 1
+    assert (
+        f"no image set 'val'; there are: none. Divide it into shares, {flat}:0.9" in result.stderr
+    )
+    assert len(asked) == 1
+
+
+def test_what_is_worth_knowing_is_said(flat, asked, tmp_path):
+    shutil.copy(flat / "test_000000.jpg", flat / "bare.jpg")
+    expected = "1 image without annotation, left out: bare.jpg\n"
+    result = run("train", flat, "--out", tmp_path / "run", *TINY)
+    told = "images with the XML of their name beside them; taken: all (18 images)"
+    taken = f"{flat}: no sets, so all of it is taken as 'train'"
+    assert result.stderr == f"{flat}: {told}\n{taken}\n{expected}"
+    assert expected in done("check", flat)
+    assert len(asked[0]["dataset"]) == 18
+
+
+@pytest.mark.parametrize(("options", "left"), [([], 0), (["--crowds", "keep"], 1)])
+def test_crowds_are_kept_if_asked_for(digits, coco_file, asked, tmp_path, options, left):
+    content = json.loads(coco_file.read_text())
+    del content["annotations"][1:]
+    content["annotations"][0]["iscrowd"] = 1
+    coco_file.write_text(json.dumps(content))
+    data = f"{digits / 'JPEGImages'}:{coco_file}"
+    done("train", data, "--out", tmp_path / "run", *TINY, "--augmentation", "none", *options)
+    assert sum(len(target["labels"]) for _, target in asked[0]["dataset"]) == left
 
 
 @pytest.mark.parametrize(

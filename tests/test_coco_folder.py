@@ -14,9 +14,12 @@ from refusals import refuses
 from torchvision.datasets import CocoDetection
 from voc_files import HEIGHT, WIDTH, noise
 
+from ssd_annotated.data.augment import AUGMENTATIONS, Augmented
 from ssd_annotated.data.coco import COCOFolder
 from ssd_annotated.data.survey import survey
 from ssd_annotated.data.voc import VOCFolder
+from ssd_annotated.evaluation.voc import evaluate
+from ssd_annotated.nms import Detections
 
 BCCD = Path(__file__).resolve().parents[2] / "shared" / "data" / "bccd"
 
@@ -80,7 +83,11 @@ def test_items_are_those_of_every_folder(folder):
     assert dataset[0][1]["boxes"].tolist() == [[0, 0, 1, 1]]
     assert dataset[0][1]["difficult"].tolist() == [True]  # a crowd
     assert dataset[2][1]["boxes"].shape == (0, 4)
-    assert dataset.report() == "images: 3, objects: 3, problems: 0"
+    assert dataset[0][1]["crowd"].tolist() == [True]
+    assert dataset.report().splitlines() == [
+        "images: 3, objects: 3, problems: 0",
+        "1 crowd: left out of training, ignored in evaluation",
+    ]
 
 
 def test_torchvision_reads_the_same(folder, capsys):
@@ -123,6 +130,138 @@ def test_workers_read_the_same(folder):
         assert all(torch.equal(value, read_target[key]) for key, value in target.items())
 
 
+def test_crowds_are_left_out_of_training_and_ignored_in_evaluation(folder):
+    dataset = read(folder)
+    seen = Augmented(dataset, AUGMENTATIONS["none"], 32)
+    assert [len(target["labels"]) for _, target in seen] == [0, 2, 0]
+    targets = [dataset.target(index) for index in range(3)]
+    whole = Detections(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([0.9]), torch.tensor([1]))
+    exact = Detections(targets[1]["boxes"], torch.tensor([0.8, 0.7]), targets[1]["labels"])
+    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
+    found = [whole, exact, nothing]  # on the crowd, on the objects, and nowhere
+    assert evaluate(found, targets, len(NAMES)).ap[1] == 1
+    kept = [read(folder, crowds="keep").target(index) for index in range(3)]
+    assert evaluate(found, kept, len(NAMES)).ap[1] == 1
+    assert evaluate([nothing, *found[1:]], targets, len(NAMES)).ap[1] == 1
+    assert evaluate([nothing, *found[1:]], kept, len(NAMES)).ap[1] == 0.5  # the crowd is missed
+
+
+def test_crowds_may_be_kept(folder):
+    dataset = read(folder, crowds="keep")
+    assert dataset[0][1]["difficult"].tolist() == dataset[0][1]["crowd"].tolist() == [False]
+    assert dataset.notes == []
+    assert len(Augmented(dataset, AUGMENTATIONS["none"], 32)[0][1]["labels"]) == 1
+
+
+IDS = {
+    "strings": (str, str),
+    "UUIDs": (lambda n: f"5f1c-{n:04x}", lambda n: f"5f1c-{n:04x}"),
+    "strings and numbers": (str, int),
+    "numbers and strings": (int, str),
+    "floats": (float, int),
+}
+
+
+@pytest.mark.parametrize("case", IDS)
+def test_ids_are_only_keys(folder, case):
+    own, other = IDS[case]
+    before = read(folder)
+
+    def change(content):
+        for kind, key in (("images", "id"), ("annotations", "id"), ("categories", "id")):
+            for one in content[kind]:
+                one[key] = own(one[key])
+        for one in content["annotations"]:
+            one.update({key: other(one[key]) for key in ("image_id", "category_id")})
+
+    spoil(folder, change)
+    dataset = read(folder)
+    assert dataset.class_names == before.class_names  # numbers as strings are sorted as numbers
+    assert [r.image for r in dataset.records] == [r.image for r in before.records]
+    for index in range(3):
+        after = dataset.target(index)
+        assert all(torch.equal(v, after[k]) for k, v in before.target(index).items())
+
+
+def test_a_string_with_zeros_is_an_id_of_its_own(folder):
+    spoil(folder, lambda content: content["images"][0].update(id="004"))
+    spoil(folder, lambda content: [t.update(image_id="004") for t in content["annotations"][::2]])
+    dataset = read(folder)
+    assert [record.image.name for record in dataset.records] == ["a.png", "c.png", "b.png"]
+    assert [len(dataset.target(index)["labels"]) for index in range(3)] == [1, 0, 2]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bbox": ["10", "6.0", "20", "15"]},
+        {"bbox": None, "segmentation": [[10, 6, 30, 6, 30, 21, 10, 21]]},
+        {"bbox": [], "segmentation": [[10, 6, 20, 7], [30, 21, 12, 20]]},
+        {"bbox": None, "segmentation": [10, 21, 30, 6]},
+        {"iscrowd": None},
+        {"iscrowd": "0"},
+        {"iscrowd": False},
+    ],
+)
+def test_what_tools_write_differently_is_understood(folder, changes):
+    expected = read(folder).target(1)
+    spoil(folder, lambda content: content["annotations"][0].update(changes))
+    found = read(folder).target(1)
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ({"counts": "abc", "size": [30, 40]}, "bbox, and segmentation is no polygon: {'counts'"),
+        ([[1, 2, 3]], "missing key: bbox, and segmentation is no polygon"),
+        ([[1, 2, "x", 4]], "not a number: segmentation is"),
+        ([[]], "missing key: bbox is absent, and segmentation empty"),
+        ([[5, 5, 9, 5]], "degenerate box: left 5, top 5, right 9, bottom 5 of its polygon"),
+    ],
+)
+def test_what_is_no_polygon_is_named(folder, segmentation, message):
+    changes = {"bbox": None, "segmentation": segmentation}
+    spoil(folder, lambda content: content["annotations"][0].update(changes))
+    with pytest.raises(ValueError, match=rf"all\.json, annotation 71 \(toothbrush\): .*{message}"):
+        read(folder)
+
+
+@pytest.mark.parametrize("size", [{}, {"width": None, "height": None}, {"width": 0, "height": 0}])
+def test_without_a_size_the_image_knows_it(folder, size):
+    expected = read(folder).target(1)
+
+    def change(content):
+        for key in ("width", "height"):
+            content["images"][0].pop(key)
+        content["images"][0].update(size)
+
+    spoil(folder, change)
+    dataset = read(folder)
+    assert "1 annotation without a size: the image's own is taken" in dataset.notes
+    assert torch.equal(dataset.target(1)["boxes"], expected["boxes"])
+
+
+def test_sizes_may_be_strings_and_names_have_blanks_around(folder):
+    spoil(folder, partial(change, kind="images", width="40", height="30.0", file_name=" b.png"))
+    spoil(folder, partial(change, kind="categories", name=" toothbrush\n"))
+    dataset = read(folder)
+    assert dataset.class_names == NAMES
+    assert dataset.records[1].image.name == "b.png"
+
+
+def test_the_group_above_roboflows_classes_is_no_class(folder):
+    def change(content):
+        for one in content["categories"]:
+            one["supercategory"] = "things"
+        content["categories"].append({"id": 0, "name": "things", "supercategory": "none"})
+
+    spoil(folder, change)
+    assert read(folder).class_names == NAMES
+    spoil(folder, lambda content: content["annotations"][0].update(category_id=0))
+    assert read(folder).class_names == ("background", "things", *NAMES[1:])  # somebody used it
+
+
 def test_survey(folder):
     found = survey(read(folder), torch.tensor([[0.5, 0.5, 1, 1]]))
     assert found.objects == {"car": 2, "stop sign": 0, "toothbrush": 1}
@@ -137,12 +276,17 @@ def test_survey(folder):
         ([20, 10, 21, 21], (20, 10, 40, 30)),
         ([20, 10, 20.004, 20.004], (20, 10, 40, 30)),  # what rounding does
         ([39.98, 0, 0.02, 30], (39.98, 0, 40, 30)),  # thin, but a box
+        ([-5, 6, 20, 15], (0, 6, 15, 21)),
     ],
 )
-def test_a_pixel_too_many_is_cut_off(folder, bbox, pixels):
+def test_what_sticks_out_is_cut_off(folder, bbox, pixels):
     spoil(folder, lambda content: content["annotations"][0].update(bbox=bbox))
-    found = read(folder)[1][1]["boxes"][0] * torch.tensor([40, 30, 40, 30])
+    dataset = read(folder)
+    found = dataset[1][1]["boxes"][0] * torch.tensor([40, 30, 40, 30])
     torch.testing.assert_close(found, torch.tensor(pixels).float(), rtol=0, atol=1e-5)
+    excess = -min(*bbox[:2], 40 - bbox[0] - bbox[2], 30 - bbox[1] - bbox[3])
+    cut = f"1 box cut at the border, the furthest by {excess:g} px"
+    assert (cut in dataset.notes) == (excess > 0.1)
 
 
 # --- Bad annotations ------------------------------------------------------------------------------
@@ -152,13 +296,13 @@ BAD_ANNOTATIONS = {
     "no height": ({"bbox": [29.65, 8, 1.03, 0.0]}, "degenerate box: x 29.65, y 8, .*height 0"),
     "negative": ({"bbox": [10, 6, 5, -2]}, "degenerate box: x 10, y 6, width 5, height -2"),
     "lost in rounding": ({"bbox": [30, 6, 1e-7, 5]}, "degenerate box: x 30"),
-    "left": ({"bbox": [-1.01, 6, 5, 5]}, "box outside the image: x -1.01, .*is 40 × 30"),
-    "top": ({"bbox": [5, -2, 5, 5]}, "box outside the image: .*y -2"),
-    "right": ({"bbox": [5, 6, 36.01, 5]}, "box outside the image: .*width 36.01"),
-    "below": ({"bbox": [5, 6, 5, 26]}, "box outside the image: .*height 26"),
-    "just outside": ({"bbox": [40, 6, 0.5, 5]}, "degenerate box: x 40, .*width 0.5"),
+    "left": ({"bbox": [-5, 6, 5, 5]}, "box outside the image: x -5, .*is 40 × 30"),
+    "top": ({"bbox": [5, -9, 5, 5]}, "box outside the image: .*y -9"),
+    "just outside": ({"bbox": [40, 6, 0.5, 5]}, "box outside the image: x 40, .*width 0.5"),
+    "mostly": ({"bbox": [5, 25, 5, 11]}, "box mostly outside the image: .*; 45% of it lies in"),
     "three numbers": ({"bbox": [5, 6, 7]}, r"not four numbers: bbox is \[5, 6, 7\]"),
-    "word": ({"bbox": [5, 6, 7, "8"]}, r"not four numbers: bbox is \[5, 6, 7, '8'\]"),
+    "word": ({"bbox": [5, 6, 7, "8 px"]}, r"not four numbers: bbox is \[5, 6, 7, '8 px'\]"),
+    "true": ({"bbox": [5, 6, 7, True]}, r"not four numbers: bbox is \[5, 6, 7, True\]"),
     "nan": ({"bbox": [5, 6, 7, float("nan")]}, r"not four numbers: bbox is \[5, 6, 7, nan\]"),
     "infinite": ({"bbox": [5, 6, 7, float("inf")]}, "not four numbers: bbox is .*inf"),
     "huge": ({"bbox": [5, 6, 7, 10**400]}, "not four numbers: bbox is .*1000"),
@@ -179,7 +323,7 @@ def test_a_bad_annotation_is_named_or_left_out(folder, case):
     assert [len(target["labels"]) for _, target in dataset] == [1, 1, 0]
     ((where, thing, what),) = dataset.problems
     assert (where, thing) == (folder / "all.json", "annotation 71 (toothbrush)")
-    assert dataset.report().splitlines()[1:] == [
+    assert dataset.report().splitlines()[2:] == [
         f"1 × {what.partition(':')[0]}",
         f"- {where}, {thing}: {what}",
     ]
@@ -204,15 +348,19 @@ INCOMPLETE = {
     "no category": (partial(drop, key="category_id"), "annotation 71: missing key: category_id", 2),
     "no id": (partial(drop, key="id"), "annotation number 1 of the list: missing key: id", 2),
     "no box": (partial(drop, key="bbox"), r"annotation 71 \(toothbrush\): missing key: bbox", 2),
-    "a text as id": (partial(change, id="x"), "annotation x: not a whole number: id is 'x'", 2),
+    "half an id": (
+        partial(change, image_id=9.5),
+        "annotation 71: neither a whole number nor a string: image_id is 9.5",
+        2,
+    ),
     "a list as id": (
         partial(change, image_id=[9]),
-        "annotation 71: not a whole number: image_id",
+        "annotation 71: neither a whole number nor a string: image_id",
         2,
     ),
     "true as id": (
         partial(change, image_id=True),
-        "annotation 71: not a whole number: image_id",
+        "annotation 71: neither a whole number nor a string: image_id",
         2,
     ),
     "lost image": (partial(change, image_id=5), "annotation 71: unknown image: image_id is 5", 2),
@@ -262,9 +410,9 @@ BAD_IMAGES = {
         "corrupt image: b.png: ",
     ),
     "another size": (on_entry(width=41), ValueError, "wrong size: .*41 × 30, .*b.png is 40 × 30"),
-    "no size": (on_entry(width=0), ValueError, "impossible size: 0 × 30"),
-    "no width": (without("width"), ValueError, "missing key: width is absent or null"),
-    "half a pixel": (on_entry(height=30.5), ValueError, "not a whole number: height is 30.5"),
+    "negative size": (on_entry(width=-40), ValueError, "impossible size: -40 × 30"),
+    "half a pixel": (on_entry(height=30.5), ValueError, "impossible size: 40 × 30.5"),
+    "words": (on_entry(height="30 px"), ValueError, "not a number: height is '30 px'"),
     "no name": (without("file_name"), ValueError, "missing key: file_name is absent or null"),
     "a number": (on_entry(file_name=9), ValueError, "not a name: file_name is 9"),
     "a list": (on_entry(file_name=["b.png"]), ValueError, "not a name: file_name is"),
@@ -369,6 +517,7 @@ def test_something_must_be_left(folder):
     ("options", "message"),
     [
         ({"on_bad": "ignore"}, "on_bad must be 'raise' or 'skip', not 'ignore'"),
+        ({"crowds": "drop"}, "crowds must be 'ignore' or 'keep', not 'drop'"),
         ({"class_names": ("car", "bus")}, "class_names must be 'background' and then"),
     ],
 )

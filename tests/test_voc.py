@@ -106,6 +106,64 @@ def test_boxes_count_from_one(tmp_path, box, pixels):
     torch.testing.assert_close(found, torch.tensor([pixels], dtype=torch.float32))
 
 
+@pytest.mark.parametrize(
+    ("box", "pixels", "excess"),
+    [
+        ((11, 7, 41, 21), (10, 6, 40, 21), "1 px"),  # the fault of one pixel
+        ((-5, 7, 20, 21), (0, 6, 20, 21), "5 px"),
+        ((11, -0.5, 20, 21), (10, 0, 20, 21), "0.5 px"),
+        ((11, 7, 20, 33.5), (10, 6, 20, 30), "3.5 px"),
+        ((-20, 7, 20, 21), (0, 6, 20, 21), "20 px"),  # half of it is left: just enough
+        ((0, 0, 40.05, 30.05), (0, 0, 40, 30), None),  # rounding
+    ],
+)
+def test_a_box_that_sticks_out_is_cut_and_counted(tmp_path, box, pixels, excess):
+    write(tmp_path, "a", object_xml("cat", box))
+    dataset = VOCFolder([(tmp_path, "train")])
+    found = dataset[0][1]["boxes"] * torch.tensor([40, 30, 40, 30])
+    torch.testing.assert_close(found, torch.tensor([pixels], dtype=torch.float32))
+    said = [] if excess is None else [f"1 box cut at the border, the furthest by {excess}"]
+    assert dataset.notes == said
+
+
+def test_cut_boxes_are_counted_together_and_are_no_problem(folder):
+    for number, box in enumerate([(-5, 1, 20, 9), (1, 1, 41, 9), (30, 20, 42, 31)]):
+        write(folder, f"cut{number}", object_xml("cat", box))
+    dataset = VOCFolder([(folder, "train")])
+    assert dataset.report().splitlines() == [
+        "images: 5, objects: 6, problems: 0",
+        "3 boxes cut at the border, the furthest by 5 px",
+    ]
+
+
+NO_SIZE = {
+    "no tag": ("<size><width>40</width><height>30</height><depth>3</depth></size>", ""),
+    "0 × 0": ("<width>40</width><height>30<", "<width>0</width><height>0<"),
+    "0 × 30": ("<width>40<", "<width>0<"),
+    "empty": ("<width>40</width><height>30<", "<width/><height><"),
+}
+
+
+@pytest.mark.parametrize("case", NO_SIZE)
+def test_without_a_size_the_image_knows_it(folder, case):
+    before = VOCFolder([(folder, "train")]).target(1)
+    for name in "ab":
+        edit(folder / f"Annotations/{name}.xml", *NO_SIZE[case])
+    dataset = VOCFolder([(folder, "train")])
+    assert [record.size for record in dataset.records] == [(40, 30)] * 2
+    assert torch.equal(dataset.target(1)["boxes"], before["boxes"])
+    assert dataset.notes == ["2 annotations without a size: the image's own is taken"]
+
+
+def test_without_a_size_nobody_can_tell_which_way_up(tmp_path):
+    write(tmp_path, "a", object_xml("cat", (1, 1, 9, 9)))
+    edit(tmp_path / "Annotations/a.xml", *NO_SIZE["0 × 0"])
+    with_orientation(tmp_path / "JPEGImages/a.png", 6)
+    dataset = VOCFolder([(tmp_path, "train")])
+    assert np.array_equal(dataset[0][0], noise())  # as stored
+    assert dataset.undecided == 1
+
+
 def test_parts_of_objects_are_no_objects(tmp_path):
     part = "<part><name>head</name><bndbox><xmin>2</xmin></bndbox></part>"
     write(tmp_path, "a", object_xml("cat", (3, 4, 20, 15), part))
@@ -139,6 +197,85 @@ def test_items_fit_the_collation_and_the_loss(folder):
     priors = torch.tensor([[0.5, 0.5, 1, 1], [0.4, 0.4, 0.3, 0.5]])
     predictions = torch.zeros(2, 2, 4), torch.zeros(2, 2, 3)
     assert MultiBoxLoss(priors)(predictions, targets).num_positives == 3
+
+
+# --- XML as tools write it ------------------------------------------------------------------------
+
+
+NAMES = "<folder>x</folder><filename>{name}</filename><path>{path}</path>"
+WRITTEN = {  # what stands before the size, and how it is encoded
+    "byte order mark": (NAMES, "utf-8-sig", None),
+    "UTF-16": (NAMES, "utf-16", "utf-16"),
+    "UTF-16 that says UTF-8": (NAMES, "utf-16", "utf-8"),
+    "GBK": (NAMES.format(name="图.jpg", path="D:\\图片\\图.jpg"), "gbk", "gbk"),
+    "GBK that says UTF-8": (NAMES.format(name="图.jpg", path="D:\\图片"), "gbk", "utf-8"),
+    "Latin-1 that says nothing": (NAMES.format(name="Müll.jpg", path="C:\\Müll"), "latin-1", None),
+    "ampersand": (NAMES.format(name="salt & pepper.jpg", path="a&b&amp;c&#100;"), "utf-8", "utf-8"),
+    "Windows": (NAMES.format(name="C:\\a.JPG", path="..\\images\\other.jpg"), "utf-8", "utf-8"),
+}
+
+
+@pytest.mark.parametrize("before", ["", "\n  "])
+@pytest.mark.parametrize("case", WRITTEN)
+def test_encodings_and_paths_of_other_machines(folder, case, before):
+    head, encoding, declared = WRITTEN[case]
+    file = folder / "Annotations/b.xml"
+    expected = VOCFolder([(folder, "train")]).target(1)
+    text = file.read_text().replace("<annotation>", f"<annotation>{head}")
+    declaration = f"<?xml version='1.0' encoding='{declared}'?>\n" if declared else ""
+    file.write_bytes((before + declaration + text).encode(encoding))
+    found = VOCFolder([(folder, "train")]).target(1)
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
+
+
+def test_a_class_that_cannot_be_decoded_is_no_class(folder):
+    file = folder / "Annotations/b.xml"
+    file.write_bytes(file.read_text().replace("dog", "Hündin").encode("latin-1"))
+    with pytest.raises(ValueError, match=r"b\.xml, object 1 \(H.ndin\): wrong encoding: <name> is"):
+        VOCFolder([(folder, "train")])
+    text = '<?xml version="1.0" encoding="latin-1"?>' + file.read_bytes().decode("latin-1")
+    file.write_bytes(text.encode("latin-1"))
+    assert VOCFolder([(folder, "train")]).class_names == ("background", "Hündin", "cat")
+
+
+def test_what_tools_write_into_an_object(tmp_path):
+    flags = "<truncated>Unspecified</truncated><difficult>Unspecified</difficult>"  # makesense.ai
+    polygon = "<polygon><x1>12</x1><y1>8</y1></polygon><occluded>0</occluded>"  # Roboflow
+    attributes = (
+        "<attributes><attribute><name>track_id</name><value>1</value></attribute></attributes>"
+    )
+    write(
+        tmp_path,
+        "a",
+        object_xml(" cat \n", ("11.0", " 7 ", "20.0", "2.1e1"), flags),
+        object_xml("cat", DOG[1], polygon),
+        object_xml("cat", DOG[1], attributes),  # CVAT
+        size=("40.0", " 30 "),
+    )
+    dataset = VOCFolder([(tmp_path, "train")])
+    assert dataset.class_names == ("background", "cat")
+    expected = [10 / 40, 6 / 30, 20 / 40, 21 / 30]
+    assert dataset[0][1]["boxes"].tolist() == [pytest.approx(expected)] * 3
+    assert dataset[0][1]["difficult"].tolist() == [False] * 3
+
+
+def test_an_object_without_a_box_is_named(folder):
+    thing = "<object><name>dog</name></object>"
+    edit(folder / "Annotations/b.xml", "</annotation>", thing + "</annotation>")
+    with pytest.raises(
+        ValueError, match=r"object 3 \(dog\): missing tag: <bndbox><xmin> is absent"
+    ):
+        VOCFolder([(folder, "train")])
+    assert len(VOCFolder([(folder, "train")], on_bad="skip")[1][1]["labels"]) == 2
+
+
+def test_cocos_format_is_read_by_another_class(tmp_path):
+    for name in ("a.png", "all.json"):
+        (tmp_path / name).write_text('{"images": [], "annotations": [], "categories": []}')
+    with pytest.raises(
+        ValueError, match=r"COCO's JSON in all\.json.*: no XML; read it with COCOFo"
+    ):
+        VOCFolder([(tmp_path, "all")])
 
 
 # --- Images of every kind -------------------------------------------------------------------------
@@ -233,10 +370,15 @@ BAD_OBJECTS = {
     "one column": (spoilt_box(xmax=11), "degenerate box: xmin 11, ymin 7, xmax 11, ymax 21"),
     "one row": (spoilt_box(ymax=7), "degenerate box: xmin 11, ymin 7, xmax 20, ymax 7"),
     "upside down": (spoilt_box(ymax=6), "degenerate box: xmin 11, ymin 7, xmax 20, ymax 6"),
-    "left": (spoilt_box(xmin=-1), "box outside the image: xmin -1, .*image is 40 × 30"),
-    "top": (spoilt_box(ymin=-0.5), "box outside the image: .*ymin -0.5"),
-    "right": (spoilt_box(xmax=41), "box outside the image: .*xmax 41"),
-    "below": (spoilt_box(ymax=31), "box outside the image: .*ymax 31"),
+    "left": (spoilt_box(xmin=-9, xmax=0), "box outside the image: xmin -9, .*image is 40 × 30"),
+    "top": (spoilt_box(ymin=-9.5, ymax=-1), "box outside the image: .*ymin -9.5"),
+    "right": (spoilt_box(xmin=41, xmax=50), "box outside the image: xmin 41"),
+    "below": (spoilt_box(ymin=31, ymax=40), "box outside the image: .*ymin 31"),
+    "mostly left": (
+        spoilt_box(xmin=-30),
+        "box mostly outside the image: xmin -30, .*; 40% of it lies in the image of 40 × 30",
+    ),
+    "mostly below": (spoilt_box(ymax=55), "box mostly outside the image: .*; 49% of it"),
     "word": (spoilt_box(xmin="ten"), "not a number: <bndbox><xmin> is 'ten'"),
     "nan": (spoilt_box(ymax="nan"), "not a number: <bndbox><ymax> is 'nan'"),
     "infinite": (spoilt_box(ymax="inf"), "not a number: <bndbox><ymax> is 'inf'"),
@@ -316,15 +458,20 @@ BAD_IMAGES = {
         ValueError,
         "no annotation: .*svg",
     ),
-    "no size": (
-        annotation(lambda f: f.write_text("<annotation/>")),
+    "CVAT's XML": (
+        annotation(lambda f: f.write_text("<annotations><version>1.1</version></annotations>")),
         ValueError,
-        "missing tag: <size><width>",
+        "no annotation: the outermost tag is <annotations> .CVAT's own format: export as Pascal",
     ),
-    "size 0": (
-        annotation(partial(edit, old="<width>40<", new="<width>0<")),
+    "negative size": (
+        annotation(partial(edit, old="<width>40<", new="<width>-40<")),
         ValueError,
-        "impossible size: 0 × 30",
+        "impossible size: -40 × 30",
+    ),
+    "half a pixel": (
+        annotation(partial(edit, old="<width>40<", new="<width>40.5<")),
+        ValueError,
+        "impossible size: 40.5 × 30",
     ),
     "wrong size": (annotation(WIDE), ValueError, r"wrong size: .*41 × 30, .*b\.png is 40 × 30"),
     "no image": (

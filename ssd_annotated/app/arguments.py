@@ -4,7 +4,6 @@
 # the types of torch and of the package are written as `object`.
 import ctypes
 import math
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,9 +17,9 @@ from typing import get_args, get_type_hints
 import click
 from click.core import ParameterSource
 
+from ssd_annotated.data.find import split_data
+
 Sets = Sequence[tuple[str, str | None]]  # what DATA arguments name
-#: Between root and set: a colon, unless it is the one after the letter of a Windows drive.
-COLON = re.compile(r":(?![\\/])|(?<!^[A-Za-z])(?<!:[A-Za-z]):")
 PRIORS = {"ssd300": "caffe-voc", "ssd512": "caffe-voc-512"}
 TINY_SIDE = 256
 #: The fields of `Settings` that can be given to `train`.
@@ -57,13 +56,10 @@ class Data(click.ParamType):
         """Split at the last colon that is not a Windows drive's."""
         if isinstance(value, tuple):
             return value
-        colons = list(COLON.finditer(value))
-        if not colons:
-            return value, None
-        root, rest = value[: colons[-1].start()], value[colons[-1].end() :]
-        if not root or not rest:
-            self.fail(f"{value!r} is not ROOT:SET or IMAGES:ANNOTATIONS.json", param, ctx)
-        return root, rest
+        try:
+            return split_data(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class KeyOf(click.Choice):
@@ -168,6 +164,14 @@ on_bad_option = click.option(
     show_default=True,
     help="Stop at the first bad file or object, or leave it out and report it.",
 )
+crowds_option = click.option(
+    "--crowds",
+    type=click.Choice(["ignore", "keep"]),
+    default="ignore",
+    show_default=True,
+    help="Boxes round many objects, which only COCO's format knows: leave them out of training and "
+    "ignore them in evaluation, as COCO does, or keep them as objects like any other.",
+)
 device_option = click.option(
     "--device", help="cpu, cuda, cuda:1, mps, ...  [default: cuda if there is a GPU, else cpu]"
 )
@@ -203,18 +207,18 @@ def architecture_options(command: Callable) -> Callable:
 
 
 def open_data(
-    sets: Sets, image_set: str, on_bad: str, class_names: tuple[str, ...] | None = None
+    sets: Sets,
+    image_set: str,
+    on_bad: str,
+    class_names: tuple[str, ...] | None = None,
+    crowds: str = "ignore",
 ) -> object:
     """Open the data set that DATA arguments name; where they name no set, `image_set`."""
-    from ssd_annotated.data.coco import COCOFolder
-    from ssd_annotated.data.voc import VOCFolder
+    from ssd_annotated.data import opening
 
-    if any((name or "").endswith(".json") for _, name in sets):
-        if len(sets) > 1:
-            raise click.UsageError("IMAGES:ANNOTATIONS.json must be the only DATA")
-        return COCOFolder(*sets[0], class_names, on_bad)
+    options = {"class_names": class_names, "on_bad": on_bad, "crowds": crowds}
     try:
-        return VOCFolder([(root, name or image_set) for root, name in sets], class_names, on_bad)
+        return opening.open_data(*sets, wanted=image_set, **options)
     except ValueError as error:
         # Class names can be given only in Python.
         advice = "annotate some, or choose a set that has some (ROOT:SET)"
@@ -226,13 +230,6 @@ def refuse_without_objects(dataset: object, what: str) -> None:
     difficult = [dataset.target(index)["difficult"] for index in range(len(dataset))]
     if all(flags.all() for flags in difficult):
         raise click.UsageError(f"{what}: no object to find in {len(dataset)} images, so no mAP")
-
-
-def all_sets(root: str) -> list[str]:
-    """The image sets that hold all images of a folder, each once."""
-    there = {file.stem for file in Path(root, "ImageSets", "Main").glob("*.txt")}
-    names = ["trainval"] if "trainval" in there else ["train", "val"]
-    return [name for name in (*names, "test") if name in there] or ["trainval"]
 
 
 def open_model(name: str, device: str | None, half: bool = False) -> object:

@@ -25,12 +25,12 @@ from ssd_annotated.app.arguments import (
     KeyOf,
     Sets,
     Share,
-    all_sets,
     architecture_options,
     batch_option,
     choose_device,
     choose_priors,
     choose_settings,
+    crowds_option,
     data_argument,
     device_option,
     figure_options,
@@ -95,10 +95,12 @@ def _message(error: Exception) -> str:
 
 
 def report_problems(*datasets: object) -> None:
-    """Report on stderr what was left out of data sets."""
+    """Report on stderr what was left out of data sets, and what else is worth knowing."""
     for dataset in datasets:
         if dataset is not None and dataset.problems:
             click.echo(f"left out:\n{dataset.report()}", err=True)
+        elif dataset is not None and dataset.notes:
+            click.echo("\n".join([*dataset.understood, *dataset.notes]), err=True)
 
 
 def report_run(outcome: object, out: str) -> None:
@@ -144,8 +146,14 @@ def main(traceback: bool) -> None:  # noqa: ARG001 (read by `Commands.invoke`)
       ssd-annotated evaluate run/last.pt digits
       ssd-annotated detect run/last.pt digits/JPEGImages --out found
 
-    DATA is ROOT or ROOT:SET, a folder in the layout of PASCAL VOC, where SET is a file
-    ROOT/ImageSets/Main/SET.txt; or IMAGES:ANNOTATIONS.json in COCO's format. Several are joined.
+    DATA is a folder of images with their annotations, ROOT or ROOT:SET; several are joined. The
+    folder may have the layout of PASCAL VOC, where SET is a file ROOT/ImageSets/Main/SET.txt. It
+    may hold one .xml for each image, beside the image or in a folder such as annotations. It may
+    hold COCO's JSON (IMAGES:ANNOTATIONS.json names the file), or folders train, valid and test of
+    either kind. If there are no sets, ROOT:0.9 takes nine tenths of the images, always the same
+    ones, and ROOT:-0.1 takes the rest; ROOT:all takes everything. ROOT:SET:0.9 is a share of a
+    set. `check` says how a folder is understood.
+
     MODEL is a file, such as best.pt of a run, or "tiny-graffiti", which ships with the package.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -218,8 +226,8 @@ def download(out: str, sets: tuple[str, ...]) -> None:
 def check(data: Sets, figure: str | None, **architecture: str | float | None) -> None:
     """Report what DATA holds, how many objects the priors miss, and everything that is wrong.
 
-    Without SET, all sets of a folder are checked: trainval (or train and val) and test. The exit
-    status is 1 if anything is wrong.
+    The first line says how the folder is understood. Without SET, all sets of a folder are checked:
+    trainval (or train and val) and test. The exit status is 1 if anything is wrong.
 
     \b
       ssd-annotated check photographs --model tiny --smallest 0.05 --largest 0.6
@@ -229,8 +237,9 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     from ssd_annotated.priors import make_priors
 
     priors = make_priors(choose_priors(**architecture))
-    sets = [(root, name) for root, given in data for name in ([given] if given else all_sets(root))]
-    found = survey(open_data(sets, "", on_bad="skip"), priors)
+    dataset = open_data(data, "all", on_bad="skip")
+    found = survey(dataset, priors)
+    click.echo("\n".join(dataset.understood) + "\n")
     click.echo(survey_table(found))
     if figure:
         from ssd_annotated.app.figures import draw_survey
@@ -275,6 +284,7 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 )
 @click.option("--tensorboard", is_flag=True, help="Also write the records for TensorBoard.")
 @on_bad_option
+@crowds_option
 @device_option
 @click.option(
     "--settings",
@@ -291,6 +301,7 @@ def train(
     augmentation: str,
     settings: str,
     on_bad: str,
+    crowds: str,
     device: str | None,
     **others: object,
 ) -> None:
@@ -303,6 +314,7 @@ def train(
     \b
       ssd-annotated train VOC2007:trainval VOC2012:trainval --val VOC2007:test --out run
       ssd-annotated train photographs --val photographs --out run --model tiny --settings quick
+      ssd-annotated train labelled:0.9 --val labelled:-0.1 --out run
       ssd-annotated train photographs --out run2 --weights run/best.pt --lr 1e-4 --steps 10000
     """
     import torch
@@ -315,8 +327,9 @@ def train(
     chosen = choose_settings(settings, {name: others.pop(name) for name in SETTINGS})
     new = {name: others.pop(name) for name in (*ARCHITECTURE, "weights", "widths")}
     with launched(choose_device(device)) as place:
-        dataset = open_data(data, "train", on_bad)
-        validation = open_data(val, "val", on_bad, dataset.class_names) if val else None
+        dataset = open_data(data, "train", on_bad, crowds=crowds)
+        names = dataset.class_names
+        validation = open_data(val, "val", on_bad, names, crowds) if val else None
         if validation is not None:
             refuse_without_objects(validation, "--val")
         if rank() == 0:
@@ -354,6 +367,7 @@ def train(
 )
 @batch_option
 @on_bad_option
+@crowds_option
 @device_option
 def evaluate_(
     model: str,
@@ -366,6 +380,7 @@ def evaluate_(
     workers: int,
     batch_size: int,
     on_bad: str,
+    crowds: str,
     device: str | None,
 ) -> None:
     """Measure MODEL on DATA (by default the set "test"): average precision of every class.
@@ -379,7 +394,7 @@ def evaluate_(
 
     network = open_model(model, device)
     names = network.recipe.class_names
-    dataset = open_data(data, "test", on_bad, names)
+    dataset = open_data(data, "test", on_bad, names, crowds)
     report_problems(dataset)
     refuse_without_objects(dataset, "DATA")
     measured = detect_all(network, dataset, batch_size, workers, progress=True)

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from ssd_annotated.checks import check_choice
 from ssd_annotated.data.annotation import Problem
-from ssd_annotated.data.voc import SUFFIXES
+from ssd_annotated.data.pairs import SUFFIXES
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 

@@ -1,26 +1,21 @@
-"""One image and its annotation in VOC's XML: what they say, or what is wrong with them.
+"""One annotated image, in any format: its record, its pixels, or what is wrong with it.
 
-Nothing is guessed. What cannot be used raises :class:`DataError`; whoever reads many files catches
-it and says where.
+Nothing is guessed. What cannot be used raises :class:`DataError`; the code that reads many files
+catches it and says where.
 """
 
-import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree.ElementTree import Element, ParseError
 
 import cv2
 import numpy as np
-from defusedxml import ElementTree
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
-FLAGS = {"0": False, "1": True, "false": False, "true": True}
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-Pictures = dict[str, list[Path]]  # the image files of a root by id
-Thing = tuple[str, list[float], bool, bool]  # name, ``xyxy`` fractions, difficult, truncated
+ROUNDING = 0.1  # pixels that a box may stick out because somebody rounded its numbers
 
 
 class Problem(NamedTuple):
@@ -41,12 +36,28 @@ class DataError(ValueError):
     """What one file or object says cannot be used; the message says why, not yet where."""
 
 
+class Thing(NamedTuple):
+    """One object: its class, its box as ``xyxy`` fractions, its flags, and what was cut off.
+
+    `excess` is by how many pixels its box stuck out of the image before it was cut.
+    """
+
+    name: str
+    box: tuple[float, float, float, float]
+    excess: float
+    difficult: bool = False
+    truncated: bool = False
+    crowd: bool = False
+
+
 @dataclass(frozen=True)
 class Record:
     """One image as its annotation describes it, boxes as ``xyxy`` fractions; no pixels yet.
 
     `upright` says whether the image is turned as its EXIF orientation asks, `undecided` that the
-    annotation's size could not tell (see :class:`~ssd_annotated.data.voc.VOCFolder`).
+    annotation's size could not tell (see :class:`~ssd_annotated.data.voc.VOCFolder`), `measured`
+    that the annotation says no size and the image's own was taken. `cut` holds by how many pixels
+    each of the boxes stuck out that were cut at the border.
     """
 
     annotation: Path
@@ -54,67 +65,45 @@ class Record:
     size: tuple[int, int]  # width, height
     upright: bool
     undecided: bool
+    measured: bool
     boxes: Float32[np.ndarray, "G 4"]
     names: tuple[str, ...]
     difficult: Bool[np.ndarray, "G"]
     truncated: Bool[np.ndarray, "G"]
+    crowd: Bool[np.ndarray, "G"]
+    cut: tuple[float, ...]
 
 
-# --- One annotation -------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Frame:
+    """The image that boxes refer to: its size, and which way up it is; see :class:`Record`."""
+
+    size: tuple[int, int]
+    upright: bool
+    undecided: bool
+    measured: bool
 
 
-def read_record(
-    annotation: Path, pictures: Pictures, expected: tuple[str, ...] | None
-) -> tuple[Record, list[Problem]]:
-    """Read one annotation; the problems are those of its objects, which the record leaves out.
-
-    Raises
-    ------
-    DataError, FileNotFoundError
-        If the image as a whole cannot be used.
-    """
-    root = read_xml(annotation)
-    size = read_size(root)
-    image = find_image(annotation, pictures)
-    objects, problems = [], []
-    for number, thing in enumerate(root.findall("object"), start=1):
-        try:
-            objects.append(read_object(thing, size, expected))
-        except DataError as error:
-            name = (thing.findtext("name") or "").strip() or "without a name"
-            problems.append(Problem(annotation, f"object {number} ({name})", str(error)))
-    return make_record(annotation, image, size, objects), problems
+def make_record(annotation: Path, image: Path, frame: Frame, objects: list[Thing]) -> Record:
+    """The record of an image and of its objects."""
+    boxes = np.array([thing.box for thing in objects], dtype=np.float32).reshape(-1, 4)
+    names = tuple(thing.name for thing in objects)
+    flags = [(thing.difficult, thing.truncated, thing.crowd) for thing in objects]
+    return Record(
+        annotation,
+        image,
+        frame.size,
+        frame.upright,
+        frame.undecided,
+        frame.measured,
+        boxes,
+        names,
+        *np.array(flags, dtype=bool).reshape(-1, 3).T,
+        tuple(thing.excess for thing in objects if thing.excess > ROUNDING),
+    )
 
 
-def make_record(
-    annotation: Path, image: Path, size: tuple[int, int], objects: list[Thing]
-) -> Record:
-    """The record of an image of this size and of its objects."""
-    upright, undecided = which_way_up(image, size)
-    boxes = np.array([box for _, box, _, _ in objects], dtype=np.float32).reshape(-1, 4)
-    names = tuple(name for name, _, _, _ in objects)
-    flags = np.array([flags for _, _, *flags in objects], dtype=bool).reshape(-1, 2)
-    return Record(annotation, image, size, upright, undecided, boxes, names, *flags.T)
-
-
-def read_xml(file: Path) -> Element:
-    """The ``<annotation>`` of a file, read without entities, which nobody needs and some abuse."""
-    if not file.is_file():
-        raise FileNotFoundError("no such annotation file")
-    try:
-        root = ElementTree.parse(file).getroot()
-    except (ParseError, LookupError, ValueError, OSError) as error:
-        raise DataError(f"malformed XML: {error}") from error
-    if root.tag != "annotation":
-        raise DataError(f"no annotation: the outermost tag is <{root.tag}>")
-    return root
-
-
-def read_object(thing: Element, size: tuple[int, int], expected: tuple[str, ...] | None) -> Thing:
-    """Name, box, ``difficult`` and ``truncated`` of an ``<object>``."""
-    name = check_class(read_text(thing, "name"), expected)
-    box = read_box(thing, size)
-    return name, box, read_flag(thing, "difficult"), read_flag(thing, "truncated")
+# --- One object -----------------------------------------------------------------------------------
 
 
 def check_class(name: str, expected: tuple[str, ...] | None) -> str:
@@ -126,80 +115,56 @@ def check_class(name: str, expected: tuple[str, ...] | None) -> str:
     return name
 
 
-def read_box(thing: Element, size: tuple[int, int]) -> list[float]:
-    """``xyxy`` fractions of a ``<bndbox>``, whose pixels count from 1 and are inclusive."""
-    sides = ("xmin", "ymin", "xmax", "ymax")
-    x0, y0, x1, y1 = (read_number(thing, f"bndbox/{side}") for side in sides)
-    written = f"xmin {x0:g}, ymin {y0:g}, xmax {x1:g}, ymax {y1:g}"
-    width, height = size
-    if x0 >= x1 or y0 >= y1:
+def fit_box(
+    corners: tuple[float, float, float, float], size: tuple[int, int], written: str
+) -> tuple[tuple[float, float, float, float], float]:
+    """Cut a box at the border of its image; ``xyxy`` fractions, and the pixels it stuck out by.
+
+    Parameters
+    ----------
+    corners
+        Left, top, right and bottom edge in pixels; the image reaches from 0 to `size`.
+    written
+        The box as its annotation writes it, for the message.
+
+    Raises
+    ------
+    DataError
+        If the box has no area, lies outside the image, or would lose more than half its area.
+    """
+    (left, top, right, bottom), (width, height) = corners, size
+    if left >= right or top >= bottom:
         raise DataError(f"degenerate box: {written}")
-    if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+    if x0 >= x1 or y0 >= y1:
         raise DataError(f"box outside the image: {written}, but the image is {width} × {height}")
-    return [max(x0 - 1, 0) / width, max(y0 - 1, 0) / height, x1 / width, y1 / height]
-
-
-def read_size(root: Element) -> tuple[int, int]:
-    """Width and height in pixels."""
-    width, height = (read_number(root, f"size/{side}") for side in ("width", "height"))
-    if not (width >= 1 and height >= 1 and width.is_integer() and height.is_integer()):
-        raise DataError(f"impossible size: {width:g} × {height:g}")
-    return int(width), int(height)
-
-
-def read_text(element: Element, path: str) -> str:
-    """What stands in a tag, or DataError if the tag is missing or empty."""
-    text = (element.findtext(path) or "").strip()
-    if not text:
-        raise DataError(f"missing tag: <{path.replace('/', '><')}> is absent or empty")
-    return text
-
-
-def read_number(element: Element, path: str) -> float:
-    """The finite number in a tag; VOC 2012 has some that are not whole."""
-    text = read_text(element, path)
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise DataError(f"not a number: <{path.replace('/', '><')}> is {text!r}")
-    return number
-
-
-def read_flag(thing: Element, tag: str) -> bool:
-    """Whether a tag says yes; absent and empty ones say no."""
-    text = (thing.findtext(tag) or "").strip() or "0"
-    if text.lower() not in FLAGS:
-        raise DataError(f"neither 0 nor 1: <{tag}> is {text!r}")
-    return FLAGS[text.lower()]
+    kept = (x1 - x0) * (y1 - y0) / ((right - left) * (bottom - top))
+    if kept < 0.5:
+        inside = f"{kept:.0%} of it lies in the image of {width} × {height}"
+        raise DataError(f"box mostly outside the image: {written}; {inside}")
+    box = np.float32([x0 / width, y0 / height, x1 / width, y1 / height])
+    if not (box[:2] < box[2:]).all():  # as it is kept, not as it is written
+        raise DataError(f"degenerate box: {written}")
+    return tuple(box.tolist()), max(-left, -top, right - width, bottom - height, 0)
 
 
 # --- One image ------------------------------------------------------------------------------------
 
 
-def find_image(annotation: Path, pictures: Pictures) -> Path:
-    """The one picture that has the annotation's id; the annotation's ``filename`` is not asked."""
-    found = pictures.get(annotation.stem, [])
-    if not found:
-        folder = annotation.parent.parent / "JPEGImages"
-        raise FileNotFoundError(f"no image: expected {folder / annotation.stem}.jpg (or .png, …)")
-    if len(found) > 1:
-        raise DataError(f"several images: {', '.join(file.name for file in found)}")
-    return found[0]
+def frame_of(image: Path, size: tuple[int, int] | None) -> Frame:
+    """Which way up an image belongs whose annotation says this size, or none.
 
-
-def which_way_up(image: Path, size: tuple[int, int]) -> tuple[bool, bool]:
-    """Whether the boxes ask for the photograph turned as EXIF says; and whether nobody can tell.
-
-    Only the file's header is read. DataError if the annotation's size fits neither way.
+    Only the file's header is read. DataError if the annotation's size fits neither way. Without a
+    size the pixels stay as they are stored.
     """
     stored, orientation = read_header(image)
+    if size is None:
+        return Frame(stored, False, orientation != 1, True)
     turned = stored[::-1] if orientation in TURNED else stored
     if size not in (stored, turned):
         wrong = f"the annotation says {size[0]} × {size[1]}, {image} is {stored[0]} × {stored[1]}"
         raise DataError(f"wrong size: {wrong}")
-    return size != stored, orientation != 1 and stored == turned
+    return Frame(size, size != stored, orientation != 1 and stored == turned, False)
 
 
 def read_header(image: Path) -> tuple[tuple[int, int], int]:

@@ -406,6 +406,7 @@ class Augmented(Dataset):
     ) -> tuple[UInt8[np.ndarray, "S S 3"], dict[str, object]]:
         index, epoch = self._index_and_epoch(key)
         image, target = self.dataset[index]
+        target = without_crowds(target)
         check_image(image)
         rng = np.random.default_rng((_STREAM, self.seed, epoch, index))
         size = image.shape[1::-1]
@@ -423,3 +424,12 @@ class Augmented(Dataset):
         if epoch < 0:
             raise ValueError(f"epoch must be at least 0, not {epoch}")
         return index % len(self), epoch
+
+
+def without_crowds(target: dict[str, object]) -> dict[str, object]:
+    """A target without its crowds: a box round many objects is no example of one."""
+    if "crowd" not in target:
+        return target
+    keep = ~target["crowd"]
+    rows = {name: value for name, value in target.items() if name != "crowd"}
+    return {n: v[keep] if isinstance(v, Tensor) and v.dim() else v for n, v in rows.items()}

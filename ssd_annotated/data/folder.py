@@ -1,4 +1,4 @@
-"""What every folder of annotated images can do, whoever wrote its annotations.
+"""What every folder of annotated images can do, no matter in which format.
 
 Annotations and the headers of the images are read once; pixels when they are asked for. Whatever is
 wrong is an error that names the file, the object and the value, or is left out, counted and
@@ -32,8 +32,10 @@ class AnnotatedFolder(Dataset):
     """Images with boxes: records in, items out, and a list of what was left out.
 
     An item is the image, uint8 RGB (height, width, 3) of its own size, and its target: ``boxes``
-    (G, 4) ``xyxy`` fractions, ``labels`` (G,) 1 … C − 1, ``difficult`` and ``truncated`` (G,).
-    Whoever derives from it calls `_add` for every image, and `_finish` in the end.
+    (G, 4) ``xyxy`` fractions, ``labels`` (G,) 1 … C − 1, ``difficult``, ``truncated`` and ``crowd``
+    (G,). A crowd, many objects in one box, is difficult as well; only COCO's format knows crowds.
+    `understood` says in a line for each folder how it was read. A class that derives from this one
+    calls `tell`, then `_add` for every image, and `_finish` in the end.
     """
 
     class_names: tuple[str, ...]
@@ -41,8 +43,14 @@ class AnnotatedFolder(Dataset):
     def __init__(self, on_bad: Literal["raise", "skip"]) -> None:
         check_choice("on_bad", on_bad, ("raise", "skip"))
         self.on_bad = on_bad
+        self.understood: list[str] = []
         self.problems: list[Problem] = []
         self.records: list[Record] = []
+        self._said: list[str] = []
+
+    def tell(self, understood: Sequence[str], notes: Sequence[str]) -> None:
+        """Remember how the folders were understood, and what else is worth saying about them."""
+        self.understood, self._said = list(understood), list(notes)
 
     def _add(
         self,
@@ -95,14 +103,20 @@ class AnnotatedFolder(Dataset):
             "labels": labels,
             "difficult": record.difficult,
             "truncated": record.truncated,
+            "crowd": record.crowd,
         }
-        # Copied: whoever moves a box in place does not move it for ever.
+        # Copied: code that moves a box in place does not move it for ever.
         return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
     @property
     def undecided(self) -> int:
         """How many images there are of which nobody can tell which way up they belong."""
         return sum(record.undecided for record in self.records)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is not wrong but worth knowing, a line each; empty if there is nothing to say."""
+        return [*self._said, *count_notes(self.records)]
 
     def verify(self) -> None:
         """Decode every image once; a corrupt one is an error, or left out with ``"skip"``.
@@ -121,11 +135,25 @@ class AnnotatedFolder(Dataset):
         self.records = [r for r, problem in zip(self.records, found) if problem is None]
 
     def report(self, most: int = 20) -> str:
-        """Say how much there is, what was left out by kind, and list the first `most` problems."""
+        """Say how much there is, the notes, and the problems: by kind, and the first `most`."""
         objects = sum(len(record.names) for record in self.records)
         problems = len(self.problems)
         first = f"images: {len(self.records)}, objects: {objects}, problems: {problems}"
-        return "\n".join([first, *list_problems(self.problems, most)])
+        return "\n".join([first, *self.notes, *list_problems(self.problems, most)])
+
+
+def count_notes(records: Sequence[Record]) -> list[str]:
+    """Say how many boxes were cut, sizes were missing, and objects are crowds."""
+    cut = [pixels for record in records for pixels in record.cut]
+    measured = sum(record.measured for record in records)
+    crowds = sum(int(record.crowd.sum()) for record in records)
+    furthest = f"{max(cut, default=0):.3g} px"
+    kinds = (
+        (len(cut), "box", "boxes", f" cut at the border, the furthest by {furthest}"),
+        (measured, "annotation", "annotations", " without a size: the image's own is taken"),
+        (crowds, "crowd", "crowds", ": left out of training, ignored in evaluation"),
+    )
+    return [f"{n} {one if n == 1 else many}{text}" for n, one, many, text in kinds if n]
 
 
 def list_problems(problems: Sequence[Problem], most: int) -> list[str]:

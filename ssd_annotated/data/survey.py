@@ -38,6 +38,8 @@ class Survey:
         Share of each class's objects whose best prior has an IoU below ½; None without priors.
     problems
         What was left out because something is wrong with it.
+    notes
+        What is not wrong but worth knowing, a line each.
     """
 
     images: int
@@ -49,6 +51,7 @@ class Survey:
     shapes: dict[str, Float[Tensor, "N 2"]]
     uncovered: dict[str, float] | None
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def objects(self) -> dict[str, int]:
@@ -96,6 +99,7 @@ def survey(dataset: Dataset, priors: Float[Tensor, "P 4"] | None = None) -> Surv
         shapes={name: shapes[labels == label] for label, name in names.items()},
         uncovered=None if missed is None else share_by_class(missed, labels, names),
         problems=tuple(getattr(dataset, "problems", ())),
+        notes=tuple(getattr(dataset, "notes", ())),
     )
 
 
@@ -142,7 +146,7 @@ def ratio(shapes: Float[Tensor, "N 2"]) -> Float[Tensor, "N"]:
 
 
 def survey_table(found: Survey, most: int = 20) -> str:
-    """Lay a survey out as text: counts, quantiles, a line for each class, and what is wrong.
+    """Lay a survey out as text: counts, notes, quantiles, a line for each class, what is wrong.
 
     Parameters
     ----------
@@ -154,7 +158,8 @@ def survey_table(found: Survey, most: int = 20) -> str:
     Lines of at most 99 columns, unless a name or a path alone is longer.
     """
     problems = "\n".join(wrap(line) for line in list_problems(found.problems, most))
-    parts = [count_lines(found), quantile_lines(found), class_lines(found), problems]
+    notes = "\n".join(wrap(note) for note in found.notes)
+    parts = [count_lines(found), notes, quantile_lines(found), class_lines(found), problems]
     return "\n\n".join(filter(None, parts))
 
 

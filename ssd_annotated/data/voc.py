@@ -1,7 +1,8 @@
-"""Folders in VOC's layout: your own photographs, or PASCAL VOC 2007 and 2012 at once.
+"""Folders of images with XML as PASCAL VOC's: your own photographs, or VOC 2007 and 2012 at once.
 
-A root holds ``ImageSets/Main/<set>.txt`` (one id a line), ``Annotations/<id>.xml`` (the objects)
-and ``JPEGImages/<id>.jpg`` (or .png, .bmp, …).
+In VOC's layout a root holds ``ImageSets/Main/<set>.txt`` (one name a line),
+``Annotations/<name>.xml`` (the objects) and ``JPEGImages/<name>.jpg`` (or .png, .bmp, …).
+:mod:`~ssd_annotated.data.kinds` lists the other layouts that are read as they come.
 """
 
 import os
@@ -15,16 +16,19 @@ from typing import Literal
 from torchvision.datasets import VOCDetection
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-from ssd_annotated.data.annotation import Pictures, Problem, read_record
+from ssd_annotated.data.annotation import Problem
+from ssd_annotated.data.find import Found, find
 from ssd_annotated.data.folder import AnnotatedFolder, check_class_names
+from ssd_annotated.data.kinds import XMLPart
+from ssd_annotated.data.pairs import Item
+from ssd_annotated.data.xml import read_record
 
 #: What of PASCAL VOC anyone can download with its annotations.
 PUBLISHED = {"2007": ("train", "val", "trainval", "test"), "2012": ("train", "val", "trainval")}
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 class VOCFolder(AnnotatedFolder):
-    """Images and objects of one or several image sets in VOC's layout.
+    """Images and objects of one or several image sets with VOC's XML.
 
     Items are those of :class:`~ssd_annotated.data.folder.AnnotatedFolder`.
 
@@ -32,7 +36,9 @@ class VOCFolder(AnnotatedFolder):
     ----------
     sets
         Pairs of a root and an image set, for example ``[("VOC2007", "trainval"), ("VOC2012",
-        "trainval")]``, or a single pair in a list.
+        "trainval")]``, or a single pair in a list. For a folder without sets the second is
+        ``"all"``, or a share: ``"0.9"``, and ``"-0.1"`` for the rest (see
+        :func:`~ssd_annotated.data.find.find`, whose results are taken, too).
     class_names
         Class names, ``"background"`` first. By default those found, in alphabetical order: give a
         test set the names of its training set, ``train.class_names``.
@@ -48,7 +54,7 @@ class VOCFolder(AnnotatedFolder):
         If an image set or folder does not exist, whatever `on_bad` says, or an annotation or an
         image does not.
     ValueError
-        If an image set is empty (or no image or class is left), an id is listed twice, a file
+        If an image set is empty (or no image or class is left), a name is listed twice, a file
         cannot be read, a tag is missing or senseless, a class unknown, or a box impossible.
 
     Notes
@@ -56,78 +62,63 @@ class VOCFolder(AnnotatedFolder):
     VOC counts pixels from 1 and includes the last: ``xmin … xmax`` covers ``xmin − 1`` to ``xmax``
     out of the width. Some tools count from 0: an ``xmin`` of 0 is taken as the image's border (a 1
     is too), and their other boxes are read a pixel too far left and up. A box with ``xmin = xmax``,
-    although one pixel wide by this count, is a click and not a box: it counts as degenerate. Parts
-    of objects (``<part>``) are not read; ``difficult`` and ``truncated`` are false if absent.
+    although one pixel wide by this count, is a click and not a box: it counts as degenerate. A box
+    that sticks out is cut at the border, and counted (`notes`); it is bad if it lies outside or
+    would lose more than half its area. Parts of objects (``<part>``) are not read; ``difficult``
+    and ``truncated`` are false if absent.
 
     Boxes belong to the pixels as they are stored: VOC's own code and many tools ignore the EXIF
     orientation. Others turn the photograph first. The annotation's size decides: if it fits the
     turned photograph alone, that is what an item shows. If it fits both (a square, or upside down)
-    nobody can tell, the pixels stay as stored, and the image is counted as `undecided`.
+    nobody can tell, the pixels stay as stored, and the image is counted as `undecided`. An
+    annotation without a size, or of 0 × 0, gets the size of its image as stored.
     """
 
     def __init__(
         self,
-        sets: Sequence[tuple[str | Path, str]],
+        sets: Sequence[tuple[str | Path, str] | Found],
         class_names: Sequence[str] | None = None,
         on_bad: Literal["raise", "skip"] = "raise",
     ) -> None:
         super().__init__(on_bad)
         expected = None if class_names is None else check_class_names(class_names)
-        for annotation, pictures in self._listed(check_sets(sets)):
-            self._add(annotation, "", read_record, annotation, pictures, expected)
+        # All sets are looked for before the first annotation is read: that may take a while.
+        found = find_sets(sets)
+        self.tell([one.how for one in found], [note for one in found for note in one.notes])
+        for item in self._once(found):
+            arguments = item.annotation, item.images, item.place, expected
+            self._add(item.annotation, "", read_record, *arguments)
         self._finish(expected)
 
-    def _listed(self, sets: list[tuple[Path, str]]) -> Iterable[tuple[Path, Pictures]]:
-        """Every annotation file once, with the pictures of its root."""
-        seen = set()
-        # All sets are looked for before the first annotation is read: that may take a while.
-        found = [(root, *read_ids(root, name), find_pictures(root)) for root, name in sets]
-        for root, listing, ids, pictures in found:
-            for name in ids:
-                if (root.resolve(), name) in seen:
-                    self._leave_out(Problem(listing, "", f"listed twice: {name}"))
+    def _once(self, found: Sequence[Found]) -> Iterable[Item]:
+        """Every annotation once."""
+        seen: set[tuple[str, str]] = set()
+        for part in xml_parts(found):
+            for item in part.items:
+                key = os.path.realpath(item.annotation.parent), item.annotation.name
+                if key in seen:
+                    self._leave_out(Problem(part.listing, "", f"listed twice: {item.name}"))
                     continue
-                seen.add((root.resolve(), name))
-                yield root / "Annotations" / f"{name}.xml", pictures
+                seen.add(key)
+                yield item
 
 
-# --- What was asked for ---------------------------------------------------------------------------
+def find_sets(sets: Sequence[tuple[str | Path, str] | Found]) -> list[Found]:
+    """What the sets name; a ValueError if these are no (root, image set) pairs, or none."""
+    asked = list(sets)
+    for one in asked or [None]:
+        if not isinstance(one, Found) and not (isinstance(one, tuple | list) and len(one) == 2):
+            raise ValueError(f"sets must be a list of (root, image set) pairs, not {sets!r}")
+    return [one if isinstance(one, Found) else find(*one) for one in asked]
 
 
-def check_sets(sets: Sequence[tuple[str | Path, str]]) -> list[tuple[Path, str]]:
-    """Turn roots into paths; a ValueError if these are no (root, image set) pairs, or none."""
-    pairs = list(sets)
-    if not pairs or not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
-        raise ValueError(f"sets must be a list of (root, image set) pairs, not {sets!r}")
-    return [(Path(root), image_set) for root, image_set in pairs]
-
-
-def read_ids(root: Path, image_set: str) -> tuple[Path, list[str]]:
-    """The file of an image set, and the ids that it lists, one a line."""
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder")
-    listing = root / "ImageSets" / "Main" / f"{image_set}.txt"
-    if not listing.is_file():
-        there = ", ".join(sorted(file.stem for file in listing.parent.glob("*.txt")))
-        raise FileNotFoundError(f"{listing}: no such image set; there are: {there or 'none'}")
-    # A line that is no UTF-8 becomes an id without annotation, and is reported as such.
-    text = listing.read_text(encoding="utf-8-sig", errors="replace")
-    ids = [line.strip() for line in text.splitlines() if line.strip()]
-    if not ids:
-        raise ValueError(f"{listing}: the image set is empty")
-    return listing, ids
-
-
-def find_pictures(root: Path) -> Pictures:
-    """The image files of a root by id: listing a folder is faster than asking for each file."""
-    folder = root / "JPEGImages"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
-    pictures: Pictures = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in SUFFIXES:
-            pictures.setdefault(file.stem, []).append(file)
-    return pictures
+def xml_parts(found: Sequence[Found]) -> list[XMLPart]:
+    """The parts that were found; a ValueError if one has no XML."""
+    parts = [(one.how, part) for one in found for part in one.parts]
+    for how, part in parts:
+        if not isinstance(part, XMLPart):
+            raise ValueError(f"{how}: no XML; read it with COCOFolder")
+    return [part for _, part in parts]
 
 
 # --- PASCAL VOC itself ----------------------------------------------------------------------------

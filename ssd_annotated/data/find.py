@@ -1,0 +1,206 @@
+"""What a DATA argument means: a folder, a set in it, or a share of it.
+
+``ROOT`` and ``ROOT:SET`` name images in any of the :mod:`~ssd_annotated.data.kinds` of folder that
+are known; ``IMAGES:ANNOTATIONS.json``, or the file alone, names a file in COCO's format. Where
+nobody has made sets, shares do: ``ROOT:0.9`` is the images that come first in an order which
+depends on nothing but their names, ``ROOT:-0.1`` the rest of them. An image that is added later
+moves none of the others to the other side. ``ROOT:SET:0.9`` is a share of a set, ``ROOT:all`` the
+whole folder.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from hashlib import sha256
+from pathlib import Path, PureWindowsPath
+
+from ssd_annotated.data.kinds import (
+    OTHER,
+    SETS,
+    JSONPart,
+    Kind,
+    Part,
+    XMLPart,
+    count_of,
+    understand,
+)
+from ssd_annotated.data.pairs import SUFFIXES
+
+#: Between root and set: a colon, unless it is the one after the letter of a Windows drive.
+COLON = re.compile(r":(?![\\/])|(?<!^[A-Za-z])(?<!:[A-Za-z]):")
+SHARE = re.compile(r"-?0?\.\d+")
+EVERYTHING = "all"
+UNNAMED = {"default"}  # CVAT's name for the only set of a task
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a DATA argument names: in one line, how it was understood; its parts; what to say."""
+
+    how: str
+    parts: tuple[Part, ...]
+    notes: tuple[str, ...] = ()
+
+
+def split_data(text: str) -> tuple[str, str | None]:
+    """Split a DATA argument at its last colon that is not a Windows drive's.
+
+    The second half is None if there is no colon. ValueError if either half is empty.
+    """
+    colons = list(COLON.finditer(text))
+    if not colons:
+        return text, None
+    root, rest = text[: colons[-1].start()], text[colons[-1].end() :]
+    if not root or not rest:
+        raise ValueError(f"{text!r} is not ROOT:SET or IMAGES:ANNOTATIONS.json")
+    return root, rest
+
+
+def find(root: str | Path, given: str | None = None, wanted: str = EVERYTHING) -> Found:
+    """Find the images that a DATA argument names.
+
+    Parameters
+    ----------
+    root
+        A folder, or a file in COCO's format; before a share also ``ROOT:SET``.
+    given
+        A set, a share such as ``"0.9"`` or ``"-0.1"``, ``"all"``, or a file in COCO's format whose
+        images `root` holds.
+    wanted
+        The set to take if none is given, or ``"all"``. A folder without sets is then taken whole,
+        but not for ``"val"``: nobody should validate on what was trained on without knowing it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, file or set, or no image in it.
+    ValueError
+        If the folder is of no known kind, a set is empty, or it is unclear what is meant.
+    """
+    if (given or "").lower().endswith(".json"):
+        return find_json(Path(given), Path(root), None)
+    if str(root).lower().endswith(".json"):
+        folder, file = split_data(str(root))
+        return find_json(Path(file or folder), Path(folder) if file else None, given)
+    if given and SHARE.fullmatch(given):
+        folder, name = (str(root), None) if Path(root).exists() else split_data(str(root))
+        return take_share(understand(Path(folder)), name, given)
+    kind = understand(Path(root))
+    names = choose_sets(kind, given, wanted)
+    read = [kind.read(name) for name in names or [None]]
+    parts = tuple(part for found, _ in read for part in found)
+    notes = tuple(note for _, said in read for note in said)
+    if given is None and wanted not in (EVERYTHING, *names) and has_no_sets(kind):
+        notes = (f"{root}: no sets, so all of it is taken as {wanted!r}", *notes)
+    count = count_items(parts)
+    taken = (", ".join(names) or EVERYTHING) + (f" ({count_of(count)})" if count else "")
+    return Found(f"{root}: {kind.words}; taken: {taken}", parts, notes)
+
+
+def count_items(parts: Sequence[Part]) -> int:
+    """How many images the parts with XML have; those in COCO's format are not counted yet."""
+    return sum(len(part.items) for part in parts if isinstance(part, XMLPart))
+
+
+def find_json(file: Path, images: Path | None, share: str | None) -> Found:
+    """A file in COCO's format, or a share of it."""
+    if share not in (None, EVERYTHING) and not SHARE.fullmatch(share):
+        raise ValueError(f"{file}: {share!r} is no share of it, such as 0.9 or -0.1")
+    share = None if share == EVERYTHING else share
+    taken = f"the share {share}" if share else EVERYTHING
+    return Found(f"{file}: COCO's JSON; taken: {taken}", (JSONPart(file, images, share),))
+
+
+# --- Sets -----------------------------------------------------------------------------------------
+
+
+def choose_sets(kind: Kind, given: str | None, wanted: str) -> list[str]:
+    """The names of the sets to read; none, if that is the whole of a folder without sets."""
+    name = given or wanted
+    same = [there for there in kind.sets if SETS.get(there, there) == SETS.get(name, name)]
+    if name in kind.sets or same:
+        return [name] if name in kind.sets else same[:1]
+    if name == EVERYTHING:
+        return all_sets(kind)
+    if given is None and has_no_sets(kind) and wanted != "val":
+        return list(kind.sets)
+    raise FileNotFoundError(no_such_set(kind, name))
+
+
+def all_sets(kind: Kind) -> list[str]:
+    """The sets that hold all images, each once; none, if there are no sets."""
+    there = {SETS.get(name, name): name for name in reversed(kind.sets)}
+    names = ["trainval"] if "trainval" in there else ["train", "val"]
+    known = [there[name] for name in (*names, "test", OTHER) if name in there]
+    if not known and len(kind.sets) > 1:
+        raise FileNotFoundError(no_such_set(kind, names[0]))
+    return known or list(kind.sets)
+
+
+def has_no_sets(kind: Kind) -> bool:
+    """Whether nobody has said what the images of a folder are for."""
+    return set(kind.sets) <= UNNAMED
+
+
+def is_whole(kind: Kind) -> bool:
+    """Whether nobody has divided a folder: Roboflow calls all of it train, CVAT default."""
+    return len(kind.sets) <= 1
+
+
+def no_such_set(kind: Kind, name: str) -> str:
+    """What to say of a set that is not there."""
+    there = ", ".join(sorted(kind.sets)) or "none"
+    if kind.lists is not None:
+        text = f"{kind.lists / name}.txt: no such image set; there are: {there}"
+    else:
+        text = f"{kind.root}: no image set {name!r}; there are: {there}"
+    if not is_whole(kind):
+        return text
+    root = kind.root
+    shares = f"{root}:0.9 to train on and {root}:-0.1, the rest"
+    return f"{text}. Divide it into shares, {shares}; {root}:all is everything"
+
+
+# --- Shares ---------------------------------------------------------------------------------------
+
+
+def take_share(kind: Kind, name: str | None, share: str) -> Found:
+    """A share of a set, or of a folder that nobody has divided."""
+    if name is None and not is_whole(kind):
+        there = f"has sets, {', '.join(kind.sets)}; {kind.root}:SET:{share} is a share of one"
+        raise ValueError(f"{kind.root}: {there}")
+    chosen = choose_sets(kind, name, EVERYTHING)
+    parts, notes = kind.read(chosen[0] if chosen else None)
+    shared = tuple(share_of(part, share) for part in parts)
+    whole, count = count_items(parts), count_items(shared)
+    images = f" ({count} of {count_of(whole)})" if whole else ""
+    if whole and not count:
+        raise ValueError(f"{kind.root}: the share {share} is empty: none of {count_of(whole)}")
+    of = f" of {name}" if name else ""
+    how = f"{kind.root}: {kind.words}; taken: the share {share}{of}{images}"
+    return Found(how, shared, tuple(notes))
+
+
+def share_of(part: Part, share: str) -> Part:
+    """The part of a part; COCO's file has to be read for it."""
+    if isinstance(part, JSONPart):
+        return replace(part, share=share)
+    return replace(part, items=tuple(item for item in part.items if in_share(item.name, share)))
+
+
+def in_share(name: str, share: str) -> bool:
+    """Whether an image of this name belongs to ``0.9``, the first of all, or ``-0.1``, the last.
+
+    The order is that of the SHA-256 of the names, without folder and ending. Of names that
+    Roboflow gave to copies, ``cat_jpg.rf.0a1b…``, only what precedes ``.rf.`` counts: the copies of
+    one photograph stay together.
+    """
+    path = PureWindowsPath(name)  # parts at both slashes
+    stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
+    stem = unicodedata.normalize("NFC", stem.partition(".rf.")[0])
+    digest = sha256(stem.encode(errors="surrogatepass")).digest()
+    place = Fraction(int.from_bytes(digest[:8]), 2**64)
+    size = Fraction(share)
+    return place < size if size > 0 else place >= 1 + size

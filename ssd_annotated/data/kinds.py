@@ -1,0 +1,273 @@
+"""The kinds of folder that hold images and their annotations, as tools write them.
+
+Three are known, and the first that fits is taken:
+
+1. *VOC's layout*: ``ImageSets/Main/<set>.txt`` lists names, one a line; the files are
+   ``Annotations/<name>.xml`` and ``JPEGImages/<name>.jpg`` (or .png, …).
+2. *XML by name*: every image with the ``.xml`` of its name, beside it (labelImg, Roboflow), in a
+   sibling folder such as ``annotations`` or ``xmls``, or anywhere, if no other has its name.
+3. *COCO's JSON*: files with lists of images, annotations and categories.
+
+In 2 and 3 a folder named ``train``, ``val`` (``valid``, ``validation``) or ``test`` makes a set of
+this name; in 3 the name of a file does, too (``instances_train2017.json``).
+"""
+
+import mmap
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ssd_annotated.data.lists import find_lists, list_sets, read_list
+from ssd_annotated.data.pairs import (
+    ANNOTATION_FOLDERS,
+    IMAGE_FOLDERS,
+    SUFFIXES,
+    Item,
+    pair,
+    stems,
+    walk,
+)
+
+#: Names of sets, by what folders and files are called.
+SETS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+OTHER = "other"  # the set of what is in no folder of such a name, if others are
+MOST_JSON = 20  # more JSON files in a folder are one for each image, and not COCO's
+OTHER_TASKS = ("captions", "image_info", "panoptic", "person_keypoints", "stuff")  # COCO's own
+
+
+@dataclass(frozen=True)
+class XMLPart:
+    """Images with an XML file each; `listing` is the file or folder that says which."""
+
+    listing: Path
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class JSONPart:
+    """A file in COCO's format; the folder of its images, None: to be found; a share of them."""
+
+    file: Path
+    images: Path | None = None
+    share: str | None = None
+
+
+Part = XMLPart | JSONPart
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A folder that was understood: in words; the names of its sets; and how to read one of them.
+
+    The set None is the whole folder, if there are no sets. `read` returns parts and what is worth
+    saying about them. `lists` is the folder of the files that make the sets, if these do.
+    """
+
+    root: Path
+    words: str
+    sets: tuple[str, ...]
+    read: Callable[[str | None], tuple[list[Part], list[str]]]
+    lists: Path | None = None
+
+
+def understand(root: Path) -> Kind:
+    """Say what kind of folder this is.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, or neither images nor annotations in it.
+    ValueError
+        If it is no kind that is known; the message says what was found.
+    """
+    if not root.is_dir():
+        unpacked = ": unpack it" if root.is_file() else ""
+        raise FileNotFoundError(f"{root}: no such folder{unpacked}")
+    lists = find_lists(root)
+    if lists is not None:
+        return voc_kind(root, lists)
+    inner = sorted(folder for folder in root.iterdir() if folder.is_dir() and find_lists(folder))
+    if inner:  # as VOCdevkit, which holds VOC2007 and VOC2012
+        there = ", ".join(map(str, inner))
+        raise ValueError(f"{root}: the folders in it have lists of their own; name one: {there}")
+    files = list(walk(root))
+    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    items = pair(root, images, [file for file in files if file.suffix.lower() == ".xml"])
+    if any(item.images for item in items):
+        return xml_kind(root, images, items)
+    jsons = coco_files(files)
+    if jsons:
+        return json_kind(root, jsons)
+    raise nothing_known(root, files, images)
+
+
+def nothing_known(root: Path, files: Sequence[Path], images: Sequence[Path]) -> Exception:
+    """The error that says what is in a folder that is of no known kind."""
+    wanted = "VOC's lists, an .xml of each image's name, or COCO's JSON"
+    if not images:
+        return FileNotFoundError(
+            f"{root}: no image in this folder; looked for {', '.join(SUFFIXES)}"
+        )
+    endings = Counter(file.suffix.lower() for file in files)
+    hints = {
+        ".xml": "none has an image's name; CVAT's own can be exported as Pascal VOC or COCO",
+        ".json": "they are not COCO's; labelme's can be converted with its labelme2coco.py",
+        ".txt": "YOLO's must be converted",
+    }
+    there = [f"{endings[end]} {end} ({hint})" for end, hint in hints.items() if endings[end]]
+    also = f"; there are also {', '.join(there)}" if there else ""
+    return ValueError(
+        f"{root}: {count_of(len(images))}, but no annotations: expected {wanted}{also}"
+    )
+
+
+def set_of(file: Path, root: Path) -> str | None:
+    """The set that a folder on the way to a file stands for."""
+    folders = file.relative_to(root).parts[:-1] if file.is_relative_to(root) else ()
+    return next((SETS[name.lower()] for name in folders if name.lower() in SETS), None)
+
+
+def names_of_sets(found: Iterable[str | None]) -> tuple[str, ...]:
+    """The sets that occur, in the order of `SETS`, those without a name last."""
+    there = set(found)
+    return tuple(name for name in dict.fromkeys((*SETS.values(), OTHER)) if name in there)
+
+
+# --- VOC's layout ---------------------------------------------------------------------------------
+
+
+def voc_kind(root: Path, lists: Path) -> Kind:
+    """A folder with lists of names."""
+    read = partial(read_voc, root, lists)
+    return Kind(root, "PASCAL VOC's layout", list_sets(lists, SETS), read, lists)
+
+
+def read_voc(root: Path, lists: Path, name: str | None) -> tuple[list[Part], list[str]]:
+    """The images of one list."""
+    photographs = named_folder(root, IMAGE_FOLDERS, "JPEGImages")
+    if not photographs.is_dir():
+        raise FileNotFoundError(f"{photographs}: no such folder")
+    annotations = named_folder(root, ANNOTATION_FOLDERS, "Annotations")
+    texts = by_name(annotations, (".xml",))
+    pictures = by_name(photographs, SUFFIXES)
+    listing, names, notes = read_list(lists, name, texts.keys(), (*SUFFIXES, ".xml"))
+    items = tuple(
+        Item(
+            name,
+            texts.get(name, [annotations / f"{name}.xml"])[0],
+            tuple(pictures.get(name, ())),
+            photographs / name,
+        )
+        for name in names
+    )
+    return [XMLPart(listing, items)], notes
+
+
+def named_folder(root: Path, names: Sequence[str], usual: str) -> Path:
+    """The first folder in a root that has one of these names, in any case; or the usual one."""
+    if (root / usual).is_dir():
+        return root / usual
+    there = {folder.name.lower(): folder for folder in root.iterdir() if folder.is_dir()}
+    return next((there[name] for name in names if name in there), root / usual)
+
+
+def by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
+    """The files below a folder by name: listing a folder is faster than asking for each file."""
+    found: dict[str, list[Path]] = {}
+    for file in walk(folder):
+        if file.suffix.lower() in suffixes:
+            found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
+    return found
+
+
+# --- XML by name ----------------------------------------------------------------------------------
+
+
+def xml_kind(root: Path, images: Sequence[Path], items: Sequence[Item]) -> Kind:
+    """A folder of images with an XML file each."""
+    sets = {item.annotation: set_of((item.images or (item.annotation,))[0], root) for item in items}
+    if any(sets.values()):
+        sets = {text: name or OTHER for text, name in sets.items()}
+    known = {stem for item in items for stem in stems(item.annotation)}
+    alone = [image for image in images if image.stem not in known]
+
+    def read(name: str | None) -> tuple[list[Part], list[str]]:
+        chosen = [item for item in items if name is None or sets[item.annotation] == name]
+        bare = [image for image in alone if name in (None, set_of(image, root) or OTHER)]
+        return [XMLPart(root, tuple(chosen))], without_annotation(bare)
+
+    return Kind(root, describe(root, items), names_of_sets(sets.values()), read)
+
+
+def without_annotation(images: Sequence[Path]) -> list[str]:
+    """Say which images have no annotation."""
+    if not images:
+        return []
+    shown = ", ".join(image.name for image in images[:3]) + ", …" * (len(images) > 3)
+    return [f"{count_of(len(images))} without annotation, left out: {shown}"]
+
+
+def count_of(images: int) -> str:
+    """So many images, in words."""
+    return f"{images} image{'s' * (images != 1)}"
+
+
+def describe(root: Path, items: Sequence[Item]) -> str:
+    """Where the images and their XML files are, in words."""
+    pairs = [(item.images[0].parent, item.annotation.parent) for item in items if item.images]
+    if all(a == b for a, b in pairs):
+        return "images with the XML of their name beside them"
+    (images, texts), _ = Counter(pairs).most_common(1)[0]
+    places = [os.path.relpath(folder, root) + "/" for folder in (images, texts)]
+    words = "images in {}, XML in {}".format(*places).replace("in ./", "in the folder itself")
+    return words + ", and so on" * (len(set(pairs)) > 1)
+
+
+# --- COCO's JSON ----------------------------------------------------------------------------------
+
+
+def coco_files(files: Sequence[Path]) -> list[Path]:
+    """The files in COCO's format that hold boxes."""
+    found = [file for file in files if file.suffix.lower() == ".json"]
+    count = Counter(file.parent for file in found)
+    found = [f for f in found if count[f.parent] <= MOST_JSON and looks_like_coco(f)]
+    boxes = [file for file in found if not file.stem.startswith(OTHER_TASKS)]
+    return boxes or found
+
+
+def looks_like_coco(file: Path) -> bool:
+    """Whether the three words occur that COCO's format must have; it is not parsed for that."""
+    if not file.stat().st_size:
+        return False
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return all(text.find(w) >= 0 for w in (b'"images"', b'"annotations"', b'"categories"'))
+
+
+def json_kind(root: Path, files: Sequence[Path]) -> Kind:
+    """A folder with files in COCO's format."""
+    sets = {file: set_of(file, root) or set_in_name(file) for file in files}
+
+    def read(name: str | None) -> tuple[list[Part], list[str]]:
+        chosen = [file for file in files if name is None or sets[file] == name]
+        if len(chosen) > 1:
+            there = ", ".join(str(file) for file in chosen)
+            raise ValueError(f"{root}: several files in COCO's format; give IMAGES:FILE: {there}")
+        return [JSONPart(file) for file in chosen], []
+
+    names = [os.path.relpath(file, root) for file in files]
+    words = f"COCO's JSON in {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+    return Kind(root, words, names_of_sets(sets.values()), read)
+
+
+def set_in_name(file: Path) -> str | None:
+    """The set that the name of a file stands for."""
+    words = re.split(r"[^a-z]+", file.stem.lower())
+    return next((SETS[word] for word in words if word in SETS), None)

@@ -1,0 +1,85 @@
+"""Any folder of annotated images as a data set: what DATA on the command line stands for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from ssd_annotated.data.coco import COCOFolder
+from ssd_annotated.data.find import EVERYTHING, find, split_data
+from ssd_annotated.data.folder import AnnotatedFolder, check_class_names
+from ssd_annotated.data.kinds import XMLPart, count_of
+from ssd_annotated.data.voc import VOCFolder
+
+
+class JoinedFolder(AnnotatedFolder):
+    """Several folders as one, in their order; the class names are those of the first, then more."""
+
+    def __init__(
+        self, folders: Sequence[AnnotatedFolder], class_names: tuple[str, ...] | None = None
+    ) -> None:
+        super().__init__(folders[0].on_bad)
+        for folder in folders:
+            self.records += folder.records
+            self.problems += folder.problems
+        found = dict.fromkeys(name for folder in folders for name in folder.class_names)
+        self.class_names = class_names or tuple(found)
+
+
+def open_data(
+    *data: str | Path | tuple[str | Path, str | None],
+    wanted: str = EVERYTHING,
+    class_names: Sequence[str] | None = None,
+    on_bad: Literal["raise", "skip"] = "raise",
+    crowds: Literal["ignore", "keep"] = "ignore",
+) -> AnnotatedFolder:
+    """Open folders of annotated images, whatever tool wrote them, as one data set.
+
+    Parameters
+    ----------
+    data
+        Each a string as on the command line, ``"photographs"``, ``"VOC2007:trainval"``,
+        ``"photographs:0.9"`` or ``"val2017:annotations/instances_val2017.json"``; a path; or a pair
+        of a root and a set, which may be None.
+    wanted
+        The set to take where none is named; by default everything (see
+        :func:`~ssd_annotated.data.find.find`).
+    class_names, on_bad, crowds
+        As for :class:`~ssd_annotated.data.voc.VOCFolder` and
+        :class:`~ssd_annotated.data.coco.COCOFolder`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, ImportError
+        As these two and :func:`~ssd_annotated.data.find.find` do.
+    """
+    if not data:
+        raise ValueError("give at least one folder")
+    names = None if class_names is None else check_class_names(class_names)
+    found = [find(*as_pair(one), wanted) for one in data]
+    texts = [one for one in found if isinstance(one.parts[0], XMLPart)]
+    folders: list[AnnotatedFolder] = [VOCFolder(texts, names, on_bad)] if texts else []
+    understood = [one.how for one in found]
+    for index, one in enumerate(found):
+        if one not in texts:
+            parts = [
+                COCOFolder(part.images, part.file, names, on_bad, crowds, part.share)
+                for part in one.parts
+            ]
+            folders += parts
+            understood[index] += count_images(parts)
+    joined = folders[0] if len(folders) == 1 else JoinedFolder(folders, names)
+    joined.tell(understood, [note for one in found for note in one.notes])
+    return joined
+
+
+def count_images(folders: Sequence[COCOFolder]) -> str:
+    """How many images there are, and where they were found."""
+    count = count_of(sum(len(folder) for folder in folders))
+    return f" ({count} in {', '.join(str(folder.folder) for folder in folders)})"
+
+
+def as_pair(data: str | Path | tuple[str | Path, str | None]) -> tuple[str | Path, str | None]:
+    """A DATA argument as a root and a set."""
+    if isinstance(data, str):
+        return split_data(data)
+    return (data, None) if isinstance(data, Path) else tuple(data)
