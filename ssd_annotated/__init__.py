@@ -15,7 +15,7 @@ _HOMES = {
     "matching": ("match_priors",),
     "loss": ("MultiBoxLoss",),
     "nms": ("Detections", "postprocess"),
-    "model": ("ssd300_vgg16", "ssd512_vgg16", "tiny_ssd"),
+    "model": ("register_architecture", "ssd300_vgg16", "ssd512_vgg16", "tiny_ssd"),
     "detection": ("detect",),
     "checkpoint": ("load_model", "pretrained", "save_model"),
     "published.weights": ("load_sgrvinod", "load_ssd_pytorch", "load_torchvision_ssd300"),
