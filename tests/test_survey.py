@@ -91,7 +91,7 @@ def test_images_that_nobody_can_turn_are_counted():
     dataset = Plain()
     dataset.undecided = 7
     assert survey(dataset).undecided == 7
-    assert "7 of which nobody can tell the way up" in survey_table(survey(dataset))
+    assert "7 of unclear orientation" in survey_table(survey(dataset))
 
 
 # --- The table ------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_the_table_says_it_all(folder):
     dataset = VOCFolder([(folder, "train")], ["background", "dog", "owl", "cat"], on_bad="skip")
     lines = survey_table(survey(dataset, torch.tensor([[0.5, 0.5, 1, 1]]))).splitlines()
     assert lines[:3] == [
-        "images          4   1 without objects, 0 of which nobody can tell the way up",
+        "images          4   1 without objects, 0 of unclear orientation",
         "objects         4   1 difficult, 0 truncated",
         "problems        1   left out",
     ]

@@ -110,7 +110,7 @@ class AnnotatedFolder(Dataset):
 
     @property
     def undecided(self) -> int:
-        """How many images there are of which nobody can tell which way up they belong."""
+        """How many images have an unclear orientation."""
         return sum(record.undecided for record in self.records)
 
     @property

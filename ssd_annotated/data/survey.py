@@ -166,7 +166,7 @@ def survey_table(found: Survey, most: int = 20) -> str:
 def count_lines(found: Survey) -> str:
     """How many images, objects and problems there are."""
     flagged = f"{found.difficult} difficult, {found.truncated} truncated"
-    unclear = f"{found.undecided} of which nobody can tell the way up"
+    unclear = f"{found.undecided} of unclear orientation"
     rows = [
         ("images", found.images, f"{found.empty} without objects, {unclear}"),
         ("objects", sum(found.objects.values()), flagged),

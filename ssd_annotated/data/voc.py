@@ -69,8 +69,8 @@ class VOCFolder(AnnotatedFolder):
 
     Boxes belong to the pixels as they are stored: VOC's own code and many tools ignore the EXIF
     orientation. Others turn the photograph first. The annotation's size decides: if it fits the
-    turned photograph alone, that is what an item shows. If it fits both (a square, or upside down)
-    nobody can tell, the pixels stay as stored, and the image is counted as `undecided`. An
+    turned photograph alone, that is what an item shows. If it fits both (a square, or upside down),
+    the orientation is unclear: the pixels stay as stored, and the image counts as `undecided`. An
     annotation without a size, or of 0 × 0, gets the size of its image as stored.
     """
 
