@@ -55,6 +55,7 @@ def test_the_page_needs_torch_matplotlib_and_the_scenes_alone(copied):
         "matplotlib.pyplot",
         "torch",
         "torch.nn.functional",
+        "torch.optim.lr_scheduler",
         "ssd_annotated.data.graffiti",
     }
 
