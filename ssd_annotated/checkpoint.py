@@ -17,9 +17,9 @@ from ssd_annotated.priors import PriorSpec
 
 
 def save_model(model: SSD, path: str | Path, dtype: torch.dtype | None = None) -> None:
-    """Write the weights, the spec and the recipe as plain data, whole or not at all.
+    """Write the weights, the spec and the recipe as plain data, atomically.
 
-    With a `dtype` such as ``torch.float16`` the weights are stored in it.
+    With a `dtype` such as ``torch.float16`` the weights are stored as that type.
 
     Raises
     ------

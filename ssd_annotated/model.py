@@ -44,8 +44,9 @@ class ModelSpec:
 class Recipe:
     """What surrounds the network: how images come in and how detections come out.
 
-    `mean` and `std` are those of RGB values in [0, 1]; `image_size` is in pixels. `resize` is
-    explained at `prepare`, the fields from `score_threshold` on at `postprocess`.
+    `mean` and `std` are those of RGB values in [0, 1]; `image_size` is in pixels. `prepare` explains
+    `resize`, `encode` explains `variances`, and `postprocess` explains the fields from
+    `score_threshold` on.
     """
 
     image_size: int

@@ -30,8 +30,8 @@ SETTINGS = {
     "lr": "Peak learning rate.",
     "schedule": "Divide the rate by ten after 2/3 and 5/6 of the steps, or use one cycle.",
     "warmup": "Steps in which the rate rises to its peak; at most a tenth of all.",
-    "weight_decay": "Weight decay, except that of the biases.",
-    "bias_lr_factor": "Factor by which biases learn faster.",
+    "weight_decay": "Weight decay of everything but the biases.",
+    "bias_lr_factor": "Learning rate of the biases, as a multiple of the rate.",
     "bias_weight_decay": "Weight decay of the biases.",
     "clip_norm": "Clip the gradient to this norm.",
     "precision": "Precision of the network; the loss is computed in float32.",
@@ -42,7 +42,7 @@ SETTINGS = {
 }
 
 
-# --- What it understands --------------------------------------------------------------------------
+# --- Parsing --------------------------------------------------------------------------------------
 
 
 class Data(click.ParamType):
@@ -134,9 +134,10 @@ class Share(click.FloatRange):
 
 
 def drawable(_context: click.Context, _option: click.Option, file: str | None) -> str | None:
-    """Refuse a figure before anything is computed if matplotlib is missing."""
-    if file is not None and find_spec("matplotlib") is None:
-        raise ImportError("figures need matplotlib: pip install 'ssd-annotated[plot]'")
+    """Refuse a figure before anything is computed if what draws it is missing."""
+    missing = [name for name in ("matplotlib", "seaborn") if find_spec(name) is None]
+    if file is not None and missing:
+        raise ImportError(f"figures need {missing[0]}: pip install 'ssd-annotated[plot]'")
     return file
 
 
@@ -169,8 +170,8 @@ crowds_option = click.option(
     type=click.Choice(["ignore", "keep"]),
     default="ignore",
     show_default=True,
-    help="Boxes round many objects, which only COCO's format knows: leave them out of training and "
-    "ignore them in evaluation, as COCO does, or keep them as objects like any other.",
+    help="Boxes around groups of objects (COCO's format only): leave them out of training and "
+    "ignore them in evaluation, as COCO does, or keep them as ordinary objects.",
 )
 device_option = click.option(
     "--device", help="cpu, cuda, cuda:1, mps, ...  [default: cuda if there is a GPU, else cpu]"
@@ -203,7 +204,7 @@ def architecture_options(command: Callable) -> Callable:
     return reduce(lambda it, add: add(it), reversed(ARCHITECTURE.values()), command)
 
 
-# --- What it opens and builds ---------------------------------------------------------------------
+# --- Opening and building ---------------------------------------------------------------------
 
 
 def open_data(

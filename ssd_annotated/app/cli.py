@@ -71,7 +71,7 @@ class Commands(click.Group):
         except BrokenPipeError:  # `ssd-annotated check ... | head` closed the pipe
             raise
         except (ValueError, OSError, FloatingPointError, ImportError, RuntimeError) as error:
-            # Of torch's many RuntimeErrors the user can do something only about a full memory.
+            # Full memory is the only RuntimeError that a user can do something about.
             bug = isinstance(error, RuntimeError) and "out of memory" not in str(error)
             if bug or ctx.params["traceback"]:
                 raise
@@ -265,7 +265,7 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     type=KeyOf("data.augment", "AUGMENTATIONS"),
     default="caffe",
     show_default=True,
-    help="Whose augmentation; caffe is the paper's.",
+    help="The augmentation of this implementation; caffe is the paper's.",
 )
 @click.option("--resume", is_flag=True, help="Continue the run in --out, if there is one.")
 @click.option(
@@ -305,7 +305,7 @@ def train(
     device: str | None,
     **others: object,
 ) -> None:
-    """Train a detector on DATA (by default its set "train"); --val defaults to the set "val".
+    """Train a detector on DATA (without SET: its set "train"; for --val, the set "val").
 
     OUT receives last.pt, best.pt (the best mAP on --val) and metrics.jsonl. SIGTERM (exit status 0)
     and Ctrl-C (130) save the run and stop it; the same command with --resume continues it. For
@@ -470,7 +470,7 @@ def detect(
     on_bad: str,
     device: str | None,
 ) -> None:
-    """Find objects in SOURCE (an image, a folder of images or a video) or before a camera.
+    """Find objects in SOURCE (an image, a folder of images or a video) or in front of a camera.
 
     \b
       ssd-annotated detect run/best.pt photographs --out found --json found.json

@@ -1,4 +1,4 @@
-"""A run: a training that lives in a folder, and continues after it was stopped or killed.
+"""A run: training that lives in a folder and can resume after it was stopped or killed.
 
 The folder holds ``last.pt`` (the model, and all that is needed to continue), ``best.pt`` (the model
 that did best on the validation set), ``metrics.jsonl`` (one record a line) and, if the loss was not
@@ -74,13 +74,13 @@ def run(
     folder
         Made if it does not exist.
     validation
-        Images to measure the mAP@0.5 on (area), every `validate_every` steps and at the end.
+        Images on which the mAP@0.5 (area) is measured, every `validate_every` steps and at the end.
     save_every
-        Steps between two writings of ``last.pt``. It is also written at the end, and on SIGTERM or
+        Steps between two writes of ``last.pt``. It is also written at the end, and on SIGTERM or
         Ctrl-C, which stop the run after the current step.
     resume
-        Continue from ``last.pt``, if there is one. On the same processor, with as many threads, the
-        result equals that of an uninterrupted run bit for bit.
+        Continue from ``last.pt``, if there is one. On the same processor, with the same number of
+        threads, the result equals that of an uninterrupted run bit for bit.
     tensorboard
         Also write the records for TensorBoard (needs the extra ``tensorboard``).
     progress
