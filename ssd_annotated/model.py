@@ -44,8 +44,8 @@ class ModelSpec:
 class Recipe:
     """What surrounds the network: how images come in and how detections come out.
 
-    `mean` and `std` are those of RGB values in [0, 1]; `image_size` is in pixels. `prepare` explains
-    `resize`, `encode` explains `variances`, and `postprocess` explains the fields from
+    `mean` and `std` are those of RGB values in [0, 1]; `image_size` is in pixels. `prepare`
+    explains `resize`, `encode` explains `variances`, and `postprocess` explains the fields from
     `score_threshold` on.
     """
 
