@@ -195,6 +195,7 @@ CALLS = {
     "boxes.cxcywh_to_xyxy": lambda: boxes.cxcywh_to_xyxy(PRIORS),
     "boxes.area": lambda: boxes.area(BOXES),
     "boxes.pairwise_iou": lambda: boxes.pairwise_iou(BOXES, BOXES),
+    "boxes.paired_iou": lambda: boxes.paired_iou(BOXES, BOXES),
     "boxes.check_boxes": lambda: boxes.check_boxes(BOXES),
     "evaluation.coco.evaluate_coco": lambda: coco.evaluate_coco(
         [FOUND, NOTHING], TARGETS, [(30, 40)] * 2
