@@ -3,7 +3,19 @@
 import torch
 from torchvision.ops import batched_nms
 
+from ssd_annotated.boxes import pairwise_iou
 from ssd_annotated.coding import decode
+from ssd_annotated.evaluation.voc import (
+    HIT,
+    IGNORED,
+    MISS,
+    Claims,
+    Evaluation,
+    PrecisionRecall,
+    average_precision,
+    best_first,
+    is_difficult,
+)
 from ssd_annotated.nms import Detections
 
 # ---------------------------------------------------------------- post-processing
@@ -56,3 +68,50 @@ def _suppress(candidates, threshold, class_agnostic, max_detections):
     keep = keep.sort().values  # back to the order of the priors, so that ties keep it
     keep = keep[scores[keep].argsort(descending=True, stable=True)][:max_detections]
     return Detections(*(values[keep] for values in candidates))
+
+
+# ---------------------------------------------------------------- average precision
+
+
+def evaluate(detections, targets, num_classes, iou_threshold=0.5, method="area"):
+    """Image by image, with a table of all detections and all objects; then class by class."""
+    scores, labels, verdicts = _rank(detections, targets, iou_threshold)
+    found = torch.cat([t["labels"][~is_difficult(t)] for t in targets])
+    objects = found.bincount(minlength=num_classes)
+    ap = objects.new_full((num_classes,), torch.nan, dtype=torch.float64)
+    curves = {}
+    for label in objects.nonzero().flatten().tolist():
+        mine = (labels == label) & (verdicts != IGNORED)
+        hits = (verdicts[mine] == HIT).double().cumsum(dim=0)
+        recall = hits / int(objects[label])
+        precision = hits / torch.arange(1, len(hits) + 1)
+        curves[label] = PrecisionRecall(recall, precision, scores[mine], verdicts[mine] == HIT)
+        ap[label] = average_precision(recall, precision, method)
+    return Evaluation(float(ap.nanmean()), ap, curves, objects)
+
+
+def _rank(detections, targets, iou_threshold):
+    scores, labels, verdicts = [], [], []
+    for found, target in zip(detections, targets, strict=True):
+        found = best_first(found)
+        scores.append(found.scores)
+        labels.append(found.labels)
+        verdicts.append(judge(found, target, iou_threshold).verdict)
+    order = torch.cat(scores).argsort(descending=True, stable=True)
+    return tuple(torch.cat(values)[order] for values in (scores, labels, verdicts))
+
+
+def judge(found, target, iou_threshold):
+    """HIT, MISS or IGNORED for each detection of one image, which come best score first."""
+    boxes, labels = target["boxes"], target["labels"]
+    verdict = torch.full((len(found.scores),), MISS)
+    same_class = found.labels[:, None] == labels[None, :]
+    if len(boxes) == 0:
+        return Claims(verdict, torch.zeros(len(verdict)), torch.zeros_like(verdict))
+    best_iou, best = (pairwise_iou(found.boxes, boxes) * same_class).max(dim=1)
+    claims = torch.nn.functional.one_hot(best, len(boxes)) * (best_iou >= iou_threshold)[:, None]
+    # Claim number 1 of an object wins; the running count down the ranking tells later ones apart.
+    turn = (claims.cumsum(dim=0) * claims).sum(dim=1)
+    verdict[turn == 1] = HIT
+    verdict[(turn > 0) & is_difficult(target)[best]] = IGNORED
+    return Claims(verdict, best_iou, best)
