@@ -82,9 +82,8 @@ def postprocess(
     if class_agnostic:
         best = scores.argmax(dim=1, keepdim=True)
         scores = torch.zeros_like(scores).scatter(1, best, scores.gather(1, best))
-    # An image's best few priors most often fill `max_detections`; if they do not, take more.
-    count = 3 * (max_detections or len(priors)) // 2
-    while True:
+    # An image's best few priors most often fill `max_detections`; where they do not, take all.
+    for count in (3 * (max_detections or len(priors)) // 2, len(priors)):
         floor = _floor(scores, rows, logits.shape[:2], count).clamp(min=score_threshold)
         image, prior, label, score = _candidates(scores, rows, floor, top_k)
         boxes = decode(offsets[image, prior], priors[prior], variances, max_log_size)
@@ -95,7 +94,6 @@ def postprocess(
         counts = image[kept].bincount(minlength=len(logits))
         if ((floor <= score_threshold) | (counts >= (max_detections or 0))).all():
             break
-        count *= 4
     columns = [column[kept].split(counts.tolist()) for column in (boxes, score, label)]
     return [Detections(*(column[:max_detections] for column in found)) for found in zip(*columns)]
 
@@ -138,7 +136,13 @@ def _candidates(
 ) -> tuple[Tensor, ...]:
     """The best `top_k` of each class above the floor, best first: image, prior, label, score."""
     image, prior = rows
-    row, column = (scores > floor[image, None]).nonzero(as_tuple=True)
+    above = scores > floor[image, None]
+    if top_k is not None and above.sum() > 2 * top_k * len(floor) * scores.shape[1]:
+        # Too many to be sorted: leave out what is worse than number `top_k` of its class.
+        table = scores.new_zeros(len(floor), int(prior.max()) + 1, scores.shape[1])
+        table[rows] = scores
+        above &= scores >= table.topk(top_k, dim=1).values[image, -1]
+    row, column = above.nonzero(as_tuple=True)
     order = scores[row, column].argsort(descending=True, stable=True)
     row, column = row[order], column[order]
     heaps, order = (image[row] * scores.shape[1] + column).sort(stable=True)

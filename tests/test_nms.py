@@ -241,7 +241,7 @@ def test_postprocess_is_the_plain_way(make, dtype):
 
 
 def test_a_crowd_needs_more_than_the_first_few_priors():
-    # 2000 priors at six places and one class: a prefix of 3 × 7 does not hold 7 detections.
+    # 2000 priors at six places and one class: the best seven do not hold five detections.
     (offsets, logits), priors = random_case(2, 2000, classes=2, spread=0.02)
     priors[:, 2:] = 0.2
     logits = logits + torch.linspace(0, 9, 2000, dtype=DTYPE)[None, :, None] * torch.eye(2)[1]
