@@ -114,7 +114,8 @@ def _likely(logits: Float[Tensor, "B P C"], threshold: float) -> tuple[Tensor, .
     best = logits[..., 1:]
     while (width := best.shape[2]) > 1:  # a tournament: three times as fast as amax along 20
         best = torch.maximum(best[..., : -(width // 2)], best[..., width // 2 :])
-    margin = best[..., 0].float() - logits[..., 0].float()
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    margin = best[..., 0].to(wide) - logits[..., 0].to(wide)
     # A hundredth less, since scores are rounded, in half precision to three digits.
     least = torch.logit(torch.tensor(threshold, device="cpu")).item() - 0.01
     return (margin > least).nonzero(as_tuple=True)

@@ -262,6 +262,14 @@ def test_of_equal_scores_the_earlier_prior_wins_then_the_lower_class():
     torch.testing.assert_close(found.boxes, torch.tensor(boxes, dtype=DTYPE)[[0, 0, 2, 2]])
 
 
+@pytest.mark.parametrize("level", [0.0, -3e7, 3e7])
+def test_where_all_logits_lie_matters_not(level):
+    # In single precision 3e7 and 3e7 + 1 are one number.
+    (offsets, logits), priors = random_case()
+    case = ((offsets, logits.round() + level), priors)
+    assert_same(postprocess(*case), plain.postprocess(*case))
+
+
 def test_a_long_chain_of_neighbours_is_decided_in_order():
     # Each overlaps only the next: every second one stays, and the last depends on the first.
     left = 0.004 * torch.arange(101, dtype=DTYPE)
