@@ -44,12 +44,17 @@ def pairwise_iou(
     -----
     The paper calls this *jaccard overlap* (section 2.2).
     """
-    top_left = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
-    bottom_right = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=-1)
-    union = area(a)[..., :, None] + area(b)[..., None, :] - intersection
-    # An empty union has an empty intersection, and 0 divided by any positive number is 0.
-    return intersection / torch.where(union > 0, union, torch.ones_like(union))
+    return paired_iou(a[..., :, None, :], b[..., None, :, :])
+
+
+def paired_iou(a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"]) -> Float[Tensor, "*_"]:
+    """Intersection over union of each box of `a` with the box of `b` in the same place."""
+    width = torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])
+    height = torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])
+    intersection = width.clamp_(min=0) * height.clamp_(min=0)
+    union = area(a) + area(b) - intersection
+    # An empty union has an empty intersection: 0 divided by any positive number is the answer.
+    return intersection / torch.where(union > 0, union, 1)
 
 
 def check_boxes(boxes: Tensor, name: str = "boxes") -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
+from inspect import signature
 from itertools import islice
 
 import numpy as np
@@ -12,17 +13,8 @@ from ssd_annotated.model import SSD, Recipe, evaluating
 from ssd_annotated.nms import Detections, postprocess
 from ssd_annotated.transforms import prepare
 
-#: What a recipe says about post-processing.
-_SETTINGS = (
-    "score_threshold",
-    "top_k",
-    "nms_threshold",
-    "max_detections",
-    "variances",
-    "max_log_size",
-    "clip",
-    "class_agnostic",
-)
+#: What a recipe says about post-processing: all but the predictions and their priors.
+_SETTINGS = tuple(signature(postprocess).parameters)[2:]
 
 
 def detect(

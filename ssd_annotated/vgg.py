@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import relu
-from torchvision.models import VGG16_Weights, vgg16
+
+#: Channels of VGG-16's convolutions; M halves the map.
+_LAYERS = (64, 64, "M", 128, 128, "M", *[256] * 3, "M", *[512] * 3, "M", *[512] * 3, "M")
 
 
 class L2Norm(nn.Module):
@@ -70,13 +72,20 @@ class VGGTrunk(nn.Module):
 
 
 def vgg16_features() -> nn.Sequential:
-    """torchvision's VGG-16 without its classifier, pooled as SSD needs it, randomly initialised.
+    """VGG-16's convolutions in torchvision's order, pooled as SSD needs it, randomly initialised.
 
     Pool3 rounds up, so that 75 cells become 38; pool5 looks at 3×3 cells and no longer halves.
     """
-    with torch.device("meta"):  # does not make the classifier's 124 million weights
-        features = vgg16(weights=None).features
-    features = features.to_empty(device=torch.get_default_device())
+    layers: list[nn.Module] = []
+    inputs = 3
+    with torch.device("meta"):  # PyTorch's own random weights would be drawn for nothing
+        for outputs in _LAYERS:
+            if outputs == "M":
+                layers.append(nn.MaxPool2d(2))
+            else:
+                layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)]
+                inputs = outputs
+    features = nn.Sequential(*layers).to_empty(device=torch.get_default_device())
     for layer in features:
         if isinstance(layer, nn.Conv2d):
             # Xavier's weights would let the signal fade in sixteen layers of ReLU (He et al. 2015).
@@ -148,6 +157,8 @@ def load_imagenet(trunk: VGGTrunk) -> None:
     OSError
         If the download fails or the file is damaged; the message says what to do.
     """
+    from torchvision.models import VGG16_Weights  # torchvision takes seconds to import
+
     weights = VGG16_Weights.IMAGENET1K_V1
     try:
         state_dict = weights.get_state_dict(progress=True, check_hash=True)

@@ -195,6 +195,7 @@ CALLS = {
     "boxes.cxcywh_to_xyxy": lambda: boxes.cxcywh_to_xyxy(PRIORS),
     "boxes.area": lambda: boxes.area(BOXES),
     "boxes.pairwise_iou": lambda: boxes.pairwise_iou(BOXES, BOXES),
+    "boxes.paired_iou": lambda: boxes.paired_iou(BOXES, BOXES),
     "boxes.check_boxes": lambda: boxes.check_boxes(BOXES),
     "evaluation.coco.evaluate_coco": lambda: coco.evaluate_coco(
         [FOUND, NOTHING], TARGETS, [(30, 40)] * 2
@@ -245,7 +246,6 @@ CALLS = {
     "evaluation.voc.class_agnostic": lambda: voc.class_agnostic([FOUND], [TARGET]),
     "evaluation.voc.judge": lambda: voc.judge(FOUND, TARGET, 0.5),
     "evaluation.voc.judge nothing": lambda: voc.judge(FOUND, TARGETS[1], 0.5),
-    "evaluation.voc.largest": lambda: voc.largest(BOXES),
     "evaluation.voc.best_first": lambda: voc.best_first(FOUND),
     "evaluation.voc.is_difficult": lambda: [voc.is_difficult(target) for target in TARGETS],
     "evaluation.voc.best_f1": lambda: voc.best_f1(CURVE),

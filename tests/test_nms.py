@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import plain
 import pytest
 import torch
 from hypothesis import given, settings
@@ -48,6 +49,10 @@ def literal_iou(a, b):
     return wide * high / (sum(sizes) - wide * high)
 
 
+def meets_the_image(box):
+    return box[0] < 1 and box[1] < 1 and box[2] > 0 and box[3] > 0
+
+
 def literal_detections(offsets, logits, priors, score, top_k, overlap, cap):
     """One image, class by class, box by box: (score, label, box) rows, best first."""
     boxes = decode(offsets, priors).tolist()
@@ -57,7 +62,7 @@ def literal_detections(offsets, logits, priors, score, top_k, overlap, cap):
         rows = [(s[label], label, box) for s, box in zip(scores, boxes, strict=True)]
         rows = sorted((row for row in rows if row[0] > score), reverse=True)[:top_k]
         kept = []
-        for row in rows:
+        for row in filter(lambda row: meets_the_image(row[2]), rows):
             if all(literal_iou(row[2], better[2]) <= overlap for better in kept):
                 kept.append(row)
         found += kept
@@ -166,6 +171,115 @@ def test_best_first_and_not_more_than_the_cap(seed, cap):
     assert all(torch.equal(a, b[:cap]) for a, b in zip(some, every, strict=True))
 
 
+# ---------------------------------------------------------------- the plain way
+
+
+def assert_same(fast, slow):
+    """Not only the same detections: the same bits in the same order."""
+    assert len(fast) == len(slow)
+    for image, (ours, expected) in enumerate(zip(fast, slow, strict=True)):
+        for name in ("labels", "scores", "boxes"):
+            ours_, expected_ = getattr(ours, name), getattr(expected, name)
+            assert ours_.dtype == expected_.dtype
+            assert torch.equal(ours_, expected_), f"{name} of image {image}"
+
+
+def tied(seed=0, **how):
+    """Whole and half logits: most scores are shared by many."""
+    (offsets, logits), priors = random_case(seed=seed, **how)
+    return (offsets, (2 * logits).round() / 2), priors
+
+
+def crowded(seed=0, **how):
+    """All boxes nearly alike, some of them quite: nearly everything is struck out."""
+    (offsets, logits), priors = random_case(seed=seed, **how)
+    offsets[:, ::2] = 0
+    return (offsets * 0.1, logits), priors[:1].expand_as(priors).contiguous()
+
+
+def flat(seed=0, **how):
+    """A network that knows nothing: all is a candidate, and half has one score."""
+    (offsets, logits), priors = random_case(seed=seed, **how)
+    logits = torch.where(logits > 0, logits * 0.01, 0)
+    return (offsets, logits), priors
+
+
+def degenerate(seed=0, **how):
+    """Boxes without width, without end, and far outside of the image."""
+    (offsets, logits), priors = random_case(seed=seed, **how)
+    kinds = torch.arange(len(priors)) % 5
+    offsets[:, kinds == 0, 2:] = -5e4  # e to the minus 10000: no size at all
+    offsets[:, kinds == 1, 2] = 5e4  # without end
+    offsets[:, kinds == 2, :2] *= 30
+    return (offsets, logits), priors
+
+
+CASES = {"random": random_case, "tied": tied, "crowded": crowded, "flat": flat}
+CASES["degenerate"] = degenerate
+
+
+@pytest.mark.parametrize("make", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_postprocess_is_the_plain_way(make, dtype):
+    found = 0
+    settings = [
+        {},
+        {"class_agnostic": True, "top_k": 30},
+        {"clip": True, "score_threshold": 0.2},
+        {"max_detections": 3, "score_threshold": 0.0, "nms_threshold": 0.0},
+        {"top_k": None, "max_detections": None, "nms_threshold": 0.7},
+        {"top_k": 7, "max_detections": 40, "max_log_size": 1.5, "variances": (0.3, 0.1)},
+    ]
+    for seed, options in enumerate(settings * 2):
+        (offsets, logits), priors = make(seed=seed, images=3, num_priors=150)
+        logits[1, :, 0] += 4  # one image with less in it than the others
+        case = ((offsets.to(dtype), logits.to(dtype)), priors.to(dtype))
+        detections = postprocess(*case, **options)
+        assert_same(detections, plain.postprocess(*case, **options))
+        found += sum(len(image.scores) for image in detections)
+    assert found > (50 if make is crowded else 500)
+
+
+def test_a_crowd_needs_more_than_the_first_few_priors():
+    # 2000 priors at six places and one class: the best seven do not hold five detections.
+    (offsets, logits), priors = random_case(2, 2000, classes=2, spread=0.02)
+    priors[:, 2:] = 0.2
+    logits = logits + torch.linspace(0, 9, 2000, dtype=DTYPE)[None, :, None] * torch.eye(2)[1]
+    priors = priors[priors[:, 0].argsort()]  # the best ones stand in one place
+    case, options = ((offsets, logits), priors), {"max_detections": 5, "top_k": None}
+    found = postprocess(*case, **options)
+    assert [len(image.scores) for image in found] == [5, 5]
+    assert_same(found, plain.postprocess(*case, **options))
+    # With a top k of 400 the other places never come into it.
+    assert_same(postprocess(*case, max_detections=5), plain.postprocess(*case, max_detections=5))
+
+
+def test_of_equal_scores_the_earlier_prior_wins_then_the_lower_class():
+    boxes = [[0.0, 0.0, 0.4, 0.4], [0.0, 0.0, 0.4, 0.4], [0.6, 0.6, 0.9, 0.9]]
+    predictions, priors = predict(boxes, [0.25, 0.25], [0.25, 0.25], [0.25, 0.25])
+    (found,) = postprocess(predictions, priors)
+    assert found.labels.tolist() == [1, 2, 1, 2]
+    torch.testing.assert_close(found.boxes, torch.tensor(boxes, dtype=DTYPE)[[0, 0, 2, 2]])
+
+
+@pytest.mark.parametrize("level", [0.0, -3e7, 3e7])
+def test_where_all_logits_lie_matters_not(level):
+    # In single precision 3e7 and 3e7 + 1 are one number.
+    (offsets, logits), priors = random_case()
+    case = ((offsets, logits.round() + level), priors)
+    assert_same(postprocess(*case), plain.postprocess(*case))
+
+
+def test_a_long_chain_of_neighbours_is_decided_in_order():
+    # Each overlaps only the next: every second one stays, and the last depends on the first.
+    left = 0.004 * torch.arange(101, dtype=DTYPE)
+    zero, one = torch.zeros(101, dtype=DTYPE), torch.full((101,), 0.5, dtype=DTYPE)
+    boxes = torch.stack([left, zero, left + 0.006, one], dim=1).tolist()
+    predictions, priors = predict(boxes, *[[0.9 - 0.005 * k] for k in range(101)])
+    (found,) = postprocess(predictions, priors, nms_threshold=0.1)
+    torch.testing.assert_close(found.boxes, torch.tensor(boxes, dtype=DTYPE)[::2])
+
+
 # ---------------------------------------------------------------- by hand
 
 
@@ -256,22 +370,43 @@ def test_boxes_are_not_clipped():
 
 
 def test_classes_never_meet_left_of_the_image():
-    # Class 2's box lies as far left of class 1's as the step that keeps their copies apart.
-    predictions, priors = predict(
-        [[0.0, 0.0, 1.0, 1.0], [-1.0, -1.0, 0.0, 0.0]], [0.9, 0.0], [0.0, 0.8]
-    )
-    assert postprocess(predictions, priors)[0].labels.tolist() == [1, 2]
-    predictions, priors = predict(
-        [[0.0, 0.0, 1.0, 1.0], [-2.0, -2.0, -1.0, -1.0]], [0.9, 0.0], [0.0, 0.8]
-    )
-    assert postprocess(predictions, priors)[0].labels.tolist() == [1, 2]
+    # Their copies must not meet either, wherever a suppression that moves classes apart puts them.
+    for left in (-0.9, -1.9, -3.9):
+        boxes = [[0.0, 0.0, 1.0, 1.0], [left, left, 0.1, 0.1], [left, left, 0.1, 0.1]]
+        predictions, priors = predict(boxes, [0.9, 0.0], [0.0, 0.8], [0.7, 0.0])
+        assert postprocess(predictions, priors)[0].labels.tolist() == [1, 2, 1]
 
 
-@pytest.mark.parametrize("box", [[4.0, 4.0, 5.0, 5.0], [-4.0, -4.0, -3.0, -3.0]])
-def test_duplicates_four_sides_beyond_the_image_are_still_duplicates(box):
+@pytest.mark.parametrize("box", [[0.9, 0.9, 5.0, 5.0], [-4.0, -4.0, 0.1, 0.1]])
+def test_duplicates_up_to_four_sides_beyond_the_image_are_still_duplicates(box):
     predictions, priors = predict([box, box], [0.9], [0.8])
     (found,) = postprocess(predictions, priors)
     assert found.scores.tolist() == pytest.approx([0.9])
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize(
+    "outside",
+    [
+        [1.0, 0.2, 1.5, 0.8],  # its edge is the image's edge
+        [-0.5, 0.2, 0.0, 0.8],
+        [0.2, 1.2, 0.8, 1.4],
+        [0.2, -9.0, 0.8, -0.001],
+        [1.5, 1.0, 1.5, 1.0],  # a published face detector says this of a cat, with a score of .80
+    ],
+)
+def test_what_does_not_meet_the_image_is_no_detection(outside, clip):
+    inside = [0.999, 0.2, 1.499, 0.8]
+    predictions, priors = predict([outside, inside], [0.9], [0.8])
+    (found,) = postprocess(predictions, priors, clip=clip)
+    assert found.scores.tolist() == pytest.approx([0.8])
+
+
+def test_what_does_not_meet_the_image_suppresses_nothing():
+    # They overlap by far more than .45, and the better one cannot be seen.
+    predictions, priors = predict([[-0.4, 0.2, 0.0, 0.8], [-0.39, 0.2, 0.01, 0.8]], [0.9], [0.8])
+    (found,) = postprocess(predictions, priors)
+    torch.testing.assert_close(found.boxes, torch.tensor([[-0.39, 0.2, 0.01, 0.8]], dtype=DTYPE))
 
 
 def test_one_wild_box_does_not_save_the_duplicates():
@@ -381,7 +516,8 @@ def literal_class_agnostic(offsets, logits, priors, score, overlap):
     rows = [(s[label], label, box) for s, label, box in zip(scores, best, boxes, strict=True)]
     kept = []
     for row in sorted(rows, reverse=True):
-        if row[0] > score and all(literal_iou(row[2], better[2]) <= overlap for better in kept):
+        seen = row[0] > score and meets_the_image(row[2])
+        if seen and all(literal_iou(row[2], better[2]) <= overlap for better in kept):
             kept.append(row)
     return kept
 

@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import plain
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from worlds import EMPTY, NOTHING, found, place, random_world, truth, worlds
 
 from ssd_annotated.boxes import pairwise_iou
+from ssd_annotated.evaluation import voc
 from ssd_annotated.evaluation.voc import (
     PrecisionRecall,
     average_precision,
@@ -19,6 +21,62 @@ from ssd_annotated.evaluation.voc import (
     evaluation_table,
 )
 from ssd_annotated.nms import Detections
+
+# ---------------------------------------------------------------- the plain way
+
+
+def coarse(world):
+    """Boxes on a grid of tenths, scores of whole tenths, two copies of everything: all is a tie."""
+    detections, targets = world
+    return (
+        [
+            Detections(
+                *(torch.cat([f, f]) for f in ((10 * b).round() / 10, (10 * s).round() / 10, labels))
+            )
+            for b, s, labels in detections
+        ],
+        [
+            {name: torch.cat([thing, thing]) for name, thing in t.items()}
+            | {"boxes": (10 * t["boxes"]).round().div(10).repeat(2, 1)}
+            for t in targets
+        ],
+    )
+
+
+def crowd(rng, dtype=torch.float32):
+    """One image with hundreds of objects of one class, one on top of the other."""
+    low = torch.tensor(rng.random((300, 2)))
+    boxes = torch.cat([low, low + 0.3], dim=1).to(dtype)
+    near = boxes[torch.tensor(rng.integers(0, 300, 1000))] + 0.01
+    detections = [found(near, rng.random(1000), 1 + (rng.random(1000) < 0.1))]
+    targets = [truth(boxes, 1 + (rng.random(300) < 0.1), rng.random(300) < 0.2)]
+    return detections, targets
+
+
+@pytest.mark.parametrize("method", ["area", "11point"])
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.75, 1.0])
+def test_evaluate_is_the_plain_way(method, threshold):
+    rng = np.random.default_rng(0)
+    cases = [random_world(rng, images, 4) for images in (1, 2, 7, 40)]
+    cases += [coarse(random_world(rng, images, 4)) for images in (1, 5, 40)]
+    cases += [crowd(rng), ([NOTHING, *cases[1][0]], [EMPTY, *cases[1][1]])]
+    for detections, targets in cases:
+        ours = evaluate(detections, targets, 4, threshold, method)
+        expected = plain.evaluate(detections, targets, 4, threshold, method)
+        assert torch.equal(ours.objects, expected.objects)
+        torch.testing.assert_close(ours.ap, expected.ap, rtol=0, atol=0, equal_nan=True)
+        assert ours.curves.keys() == expected.curves.keys()
+        for label, curve in ours.curves.items():
+            assert all(map(torch.equal, curve, expected.curves[label]))
+
+
+def test_judge_is_the_plain_way():
+    rng = np.random.default_rng(1)
+    for detections, targets in (coarse(random_world(rng, 40, 4)), crowd(rng, torch.float64)):
+        for image, target in zip(detections, targets, strict=True):
+            ours, expected = (way.judge(image, target, 0.5) for way in (voc, plain))
+            assert all(map(torch.equal, ours, expected))
+
 
 # ---------------------------------------------------------------- by hand
 

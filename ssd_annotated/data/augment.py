@@ -225,7 +225,7 @@ def sample(
         raise ValueError(f"image_size must be at least 1 pixel, not {image_size}")
     distortion = sample_distortion(rng, augmentation)
     canvas, place = sample_canvas(rng, augmentation, size)
-    on_canvas = boxes.double().numpy(force=True) * np.tile(size, 2) + np.tile(place, 2)
+    on_canvas = boxes.double().numpy(force=True) * (*size, *size) + (*place, *place)
     geometry = Geometry(
         size,
         canvas,

@@ -13,9 +13,6 @@ from pathlib import Path
 from tarfile import TarError
 from typing import Literal
 
-from torchvision.datasets import VOCDetection
-from torchvision.datasets.voc import DATASET_YEAR_DICT
-
 from ssd_annotated.data.annotation import Problem
 from ssd_annotated.data.find import Found, find
 from ssd_annotated.data.folder import AnnotatedFolder, check_class_names
@@ -149,6 +146,8 @@ def download_voc(root: str | Path, year: str = "2007", image_set: str = "trainva
     its own. Only then do the files move to their place, the lists of the image sets last: a set
     that is listed is complete. Two processes must not download the same at once.
     """
+    from torchvision.datasets.voc import DATASET_YEAR_DICT, VOCDetection  # seconds to import
+
     if image_set not in PUBLISHED.get(year, ()):
         known = "; ".join(f"{key}: {', '.join(sets)}" for key, sets in PUBLISHED.items())
         raise ValueError(f"no image set {image_set!r} of VOC {year!r}; there are {known}")

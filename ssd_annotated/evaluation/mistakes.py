@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ssd_annotated.boxes import area, pairwise_iou
@@ -21,7 +22,6 @@ from ssd_annotated.evaluation.voc import (
     check_evaluated,
     is_difficult,
     judge,
-    largest,
 )
 from ssd_annotated.nms import Detections
 from ssd_annotated.tables import text_table
@@ -127,7 +127,7 @@ def _false_positives(
 ) -> list[Mistake]:
     """The detections of one image that are false positives, each with its kind."""
     other_class = found.labels[:, None] != target["labels"][None, :]
-    other_iou, other = largest(pairwise_iou(found.boxes, target["boxes"]) * other_class)
+    other_iou, other = _largest(pairwise_iou(found.boxes, target["boxes"]) * other_class)
     mistakes = []
     for d in (claims.verdict == MISS).nonzero().flatten().tolist():
         if claims.iou[d] >= iou_threshold:
@@ -139,6 +139,13 @@ def _false_positives(
         else:
             mistakes.append(_mistake("confusion", image, found, d, target, other[d]))
     return mistakes
+
+
+def _largest(iou: Float[Tensor, "D G"]) -> tuple[Float[Tensor, "D"], Int64[Tensor, "D"]]:
+    """The largest IoU of each row and where it stands: 0 at 0 if there is no object."""
+    if iou.shape[1] == 0:
+        return iou.new_zeros(len(iou)), iou.new_zeros(len(iou), dtype=torch.int64)
+    return iou.max(dim=1)
 
 
 def _misses(

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from ssd_annotated.boxes import check_boxes, pairwise_iou
+from ssd_annotated.boxes import check_boxes, paired_iou
 from ssd_annotated.nms import Detections
 from ssd_annotated.tables import text_table
 
@@ -130,14 +130,19 @@ def evaluate(
         threshold or method is not one of those above.
     """
     _check_method(method)
-    detections, targets = check_evaluated(detections, targets, num_classes, iou_threshold)
-    scores, labels, verdicts = _rank(detections, targets, iou_threshold)
-    objects = _count_objects(targets, num_classes)
+    world = _joined(detections, targets, num_classes, iou_threshold)
+    objects = world.labels[~world.difficult].bincount(minlength=num_classes)
+    verdict = _judge_all(world, num_classes, iou_threshold)
+    order = world.found.labels.argsort(stable=True)
+    members = order.split(world.found.labels.bincount(minlength=num_classes).tolist())
     ap = objects.new_full((num_classes,), torch.nan, dtype=torch.float64)
     curves = {}
     for label in objects.nonzero().flatten().tolist():
-        mine = (labels == label) & (verdicts != IGNORED)
-        curves[label] = _precision_recall(scores[mine], verdicts[mine] == HIT, int(objects[label]))
+        judged, scores = verdict[members[label]], world.found.scores[members[label]]
+        counted = judged != IGNORED
+        scores, order = scores[counted].sort(descending=True, stable=True)
+        hits = judged[counted][order] == HIT
+        curves[label] = _precision_recall(scores, hits, int(objects[label]))
         ap[label] = average_precision(curves[label].recall, curves[label].precision, method)
     return Evaluation(float(ap.nanmean()), ap, curves, objects)
 
@@ -216,25 +221,42 @@ class Claims(NamedTuple):
 
 def judge(found: Detections, target: dict[str, Tensor], iou_threshold: float) -> Claims:
     """HIT, MISS or IGNORED for each detection of one image, which come best score first."""
-    boxes, labels = target["boxes"], target["labels"]
-    verdict = torch.full((len(found.scores),), MISS, device=boxes.device)
-    same_class = found.labels[:, None] == labels[None, :]
-    best_iou, best = largest(pairwise_iou(found.boxes, boxes) * same_class)
-    if len(boxes) == 0 or len(verdict) == 0:
-        return Claims(verdict, best_iou, best)
-    claims = torch.nn.functional.one_hot(best, len(boxes)) * (best_iou >= iou_threshold)[:, None]
-    # Claim number 1 of an object wins; the running count down the ranking tells later ones apart.
-    turn = (claims.cumsum(dim=0) * claims).sum(dim=1)
-    verdict[turn == 1] = HIT
-    verdict[(turn > 0) & is_difficult(target)[best]] = IGNORED
-    return Claims(verdict, best_iou, best)
+    iou, best = _best_object(found, target)
+    verdict = torch.full_like(found.labels, MISS)
+    claimants = (iou >= iou_threshold).nonzero().flatten()
+    claimed = best[claimants]
+    # The first claim of an object wins.
+    winner = torch.full_like(target["labels"], len(verdict))
+    winner = winner.scatter_reduce(0, claimed, claimants, "amin")
+    verdict[claimants[winner[claimed] == claimants]] = HIT
+    verdict[claimants[is_difficult(target)[claimed]]] = IGNORED
+    return Claims(verdict, iou, best)
 
 
-def largest(iou: Float[Tensor, "D G"]) -> tuple[Float[Tensor, "D"], Int64[Tensor, "D"]]:
-    """The largest IoU of each row and where it stands: 0 at 0 if there is no object."""
-    if iou.shape[1] == 0:
-        return iou.new_zeros(len(iou)), iou.new_zeros(len(iou), dtype=torch.int64)
-    return iou.max(dim=1)
+def _best_object(
+    found: Detections, target: dict[str, Tensor]
+) -> tuple[Float[Tensor, "D"], Int64[Tensor, "D"]]:
+    """The largest IoU of each detection with an object of its class, and which: 0 at 0 if none.
+
+    Detections are compared with the first object of their class, then with the second, and so on.
+    """
+    labels, order = target["labels"].sort(stable=True)
+    boxes = target["boxes"][order]
+    highest = max((int(x.max()) for x in (labels, found.labels) if len(x)), default=0)
+    counts = labels.bincount(minlength=highest + 1)
+    end = counts.cumsum(dim=0)[found.labels]
+    k = end - counts[found.labels]
+    dtype = torch.promote_types(found.boxes.dtype, boxes.dtype)
+    largest = torch.zeros_like(found.labels, dtype=dtype)
+    best = torch.zeros_like(found.labels)
+    waiting = (k < end).nonzero().flatten()
+    while len(waiting):
+        iou = paired_iou(found.boxes[waiting], boxes[k[waiting]])
+        more = iou > largest[waiting]
+        largest[waiting[more]], best[waiting[more]] = iou[more], order[k[waiting[more]]]
+        k[waiting] += 1
+        waiting = waiting[k[waiting] < end[waiting]]
+    return largest, best
 
 
 def best_first(found: Detections) -> Detections:
@@ -243,20 +265,37 @@ def best_first(found: Detections) -> Detections:
     return Detections(*(field[order] for field in found))
 
 
-def _rank(
-    detections: list[Detections], targets: list[dict[str, Tensor]], iou_threshold: float
-) -> tuple[Float[Tensor, "D"], Int64[Tensor, "D"], Int64[Tensor, "D"]]:
-    """Scores, labels and verdicts of all images' detections, best score first."""
-    nothing = torch.zeros(0, device="cpu")
-    scores, labels, verdicts = [nothing], [nothing.long()], [nothing.long()]
-    for found, target in zip(detections, targets, strict=True):
-        found = best_first(found)
-        scores.append(found.scores)
-        labels.append(found.labels)
-        verdicts.append(judge(found, target, iou_threshold).verdict)
-    all_scores = torch.cat(scores)
-    order = all_scores.argsort(descending=True, stable=True)
-    return all_scores[order], torch.cat(labels)[order], torch.cat(verdicts)[order]
+class _World(NamedTuple):
+    """All images' detections and objects in one, and which image each comes from."""
+
+    found: Detections
+    found_image: Int64[Tensor, "D"]
+    boxes: Float[Tensor, "G 4"]
+    labels: Int64[Tensor, "G"]
+    difficult: Bool[Tensor, "G"]
+    image: Int64[Tensor, "G"]
+
+
+def _judge_all(world: _World, num_classes: int, iou_threshold: float) -> Int64[Tensor, "D"]:
+    """The verdict on each detection of all images.
+
+    To be judged at once, every class of every image becomes a class of its own. Most detections
+    share theirs with no object, and are misses.
+    """
+    own = world.found_image * num_classes + world.found.labels
+    objects = {
+        "boxes": world.boxes,
+        "labels": world.image * num_classes + world.labels,
+        "difficult": world.difficult,
+    }
+    some = torch.zeros(int(own.max()) + 1 if len(own) else 0, dtype=torch.bool, device="cpu")
+    some[objects["labels"][objects["labels"] < len(some)]] = True
+    chance = some[own].nonzero().flatten()
+    chance = chance[world.found.scores[chance].argsort(descending=True, stable=True)]
+    found = Detections(world.found.boxes[chance], world.found.scores[chance], own[chance])
+    verdict = torch.full_like(own, MISS)
+    verdict[chance] = judge(found, objects, iou_threshold).verdict
+    return verdict
 
 
 def _precision_recall(
@@ -274,15 +313,9 @@ def _precision_recall(
 
 def is_difficult(target: dict[str, Tensor]) -> Bool[Tensor, "G"]:
     """Which objects are difficult: none, where the target does not say."""
-    default = torch.zeros_like(target["labels"], dtype=torch.bool)
-    return target.get("difficult", default).bool()
-
-
-def _count_objects(targets: list[dict[str, Tensor]], num_classes: int) -> Int64[Tensor, "C"]:
-    """How many objects of each class there are to find."""
-    labels = [t["labels"][~is_difficult(t)] for t in targets]
-    nothing = torch.zeros(0, dtype=torch.int64, device="cpu")
-    return torch.cat([nothing, *labels]).bincount(minlength=num_classes)
+    if "difficult" in target:
+        return target["difficult"].bool()
+    return torch.zeros_like(target["labels"], dtype=torch.bool)
 
 
 def _check_method(method: str) -> None:
@@ -297,18 +330,74 @@ def check_evaluated(
     iou_threshold: float,
 ) -> tuple[list[Detections], list[dict[str, Tensor]]]:
     """Check what :func:`evaluate` is given, and bring it to the CPU."""
+    _joined(detections, targets, num_classes, iou_threshold)
+    known = ("boxes", "labels", "difficult")
+    return (
+        [Detections(*(field.cpu() for field in d)) for d in detections],
+        [{name: t[name].cpu() for name in known if name in t} for t in targets],
+    )
+
+
+def _joined(
+    detections: list[Detections],
+    targets: list[dict[str, Tensor]],
+    num_classes: int,
+    iou_threshold: float,
+) -> _World:
+    """Check what :func:`evaluate` is given, and join it on the CPU."""
     if len(detections) != len(targets):
         raise ValueError(f"{len(detections)} images of detections but {len(targets)} targets")
     if num_classes < 2:
         raise ValueError(f"num_classes counts the background, so at least 2, not {num_classes}")
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold must be in (0, 1], not {iou_threshold}")
-    detections = [Detections(*(field.cpu() for field in d)) for d in detections]
-    known = ("boxes", "labels", "difficult")
-    targets = [{name: t[name].cpu() for name in known if name in t} for t in targets]
-    for image, (found, target) in enumerate(zip(detections, targets, strict=True)):
-        _check_image(found, target, num_classes, image)
-    return detections, targets
+    world = None
+    if all(map(_shapes_fit, detections, targets)):
+        world = _join(detections, targets)
+    if world is None or not _values_fit(world, num_classes):
+        for image, (found, target) in enumerate(zip(detections, targets, strict=True)):
+            _check_image(found, target, num_classes, image)
+    return world
+
+
+def _shapes_fit(found: Detections, target: dict[str, Tensor]) -> bool:
+    for boxes, labels in ((found.boxes, found.labels), (target["boxes"], target["labels"])):
+        if boxes.shape != (*labels.shape, 4) or not boxes.is_floating_point():
+            return False
+    difficult = target.get("difficult", target["labels"])
+    return found.scores.shape == found.labels.shape and difficult.shape == target["labels"].shape
+
+
+def _values_fit(world: _World, num_classes: int) -> bool:
+    """Whether no box, label or score of any image is one that `_check_image` refuses."""
+    valid = ((world.found.scores >= 0) & (world.found.scores <= 1)).all()
+    for labels in (world.found.labels, world.labels):
+        valid &= ((labels >= 1) & (labels < num_classes)).all()
+    for boxes in (world.found.boxes, world.boxes):
+        valid &= boxes.isfinite().all() & (boxes[:, :2] <= boxes[:, 2:]).all()
+    return bool(valid)
+
+
+def _join(detections: list[Detections], targets: list[dict[str, Tensor]]) -> _World:
+    nothing = torch.zeros(0, device="cpu")
+    empty = Detections(nothing.reshape(0, 4), nothing, nothing.long())
+    boxes, scores, labels = (
+        torch.cat([none, *(d[field].cpu() for d in detections)]) for field, none in enumerate(empty)
+    )
+    return _World(
+        found=Detections(boxes, scores, labels),
+        found_image=_image_numbers([len(d.labels) for d in detections]),
+        boxes=torch.cat([empty.boxes, *(t["boxes"].cpu() for t in targets)]),
+        labels=torch.cat([empty.labels, *(t["labels"].cpu() for t in targets)]),
+        difficult=torch.cat([nothing.bool(), *(is_difficult(t).cpu() for t in targets)]),
+        image=_image_numbers([len(t["labels"]) for t in targets]),
+    )
+
+
+def _image_numbers(counts: list[int]) -> Int64[Tensor, " N"]:
+    """0 as often as the first count says, then 1 as often as the second, and so on."""
+    each = torch.tensor(counts, device="cpu", dtype=torch.int64)
+    return torch.arange(len(counts), device="cpu").repeat_interleave(each)
 
 
 def _check_image(
