@@ -17,7 +17,18 @@ ALLOWED = {
 }
 #: Of the core's modules: each may import those before it.
 ORDER = (
-    *("checks", "files", "tables", "boxes", "priors", "coding", "matching", "loss", "nms"),
+    *(
+        "checks",
+        "files",
+        "tables",
+        "boxes",
+        "priors",
+        "coding",
+        "candidates",
+        "matching",
+        "loss",
+        "nms",
+    ),
     *("vgg", "model", "checkpoint", "transforms", "detection"),
 )
 
