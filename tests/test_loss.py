@@ -549,7 +549,7 @@ def test_the_priors_are_no_weights():
         ({"confidence": "bce"}, "confidence must be 'cross_entropy' or 'focal', not 'bce'"),
         ({"normalize": "batch"}, "normalize must be 'positives', 'images' or .*, not 'batch'"),
         ({"normalize": None}, "normalize must be .*, not None"),
-        ({"beta": 0.0}, "beta must be positive, not 0.0"),
+        ({"beta": 0.0}, "beta must be positive and finite, not 0.0"),
     ],
 )
 def test_unknown_options_are_refused(options, message):
@@ -634,10 +634,10 @@ def test_a_target_in_other_units_or_types_is_refused(change, message):
         ({"method": "hungarian"}, "method must be .* not 'hungarian'"),
         ({"normalize": "sum"}, "normalize must be .* not 'sum'"),
         ({"threshold": 7.0}, r"threshold must be an IoU in \(0, 1\], not 7.0"),
-        ({"alpha": -1.0}, "alpha must not be negative, but is -1.0"),
-        ({"gamma": -2.0}, "gamma must not be negative, but is -2.0"),
-        ({"negatives_per_positive": -3.0}, "negatives_per_positive must not be .* is -3.0"),
-        ({"variances": (0.0, 0.2)}, r"variances must be positive, not \(0.0, 0.2\)"),
+        ({"alpha": -1.0}, "alpha must be 0 or more, and finite, not -1.0"),
+        ({"gamma": -2.0}, "gamma must be 0 or more, and finite, not -2.0"),
+        ({"negatives_per_positive": -3.0}, "negatives_per_positive must be 0 or more, .* not -3.0"),
+        ({"variances": (0.0, 0.2)}, "variances must be positive and finite, not 0.0"),
     ],
 )
 def test_a_loss_that_cannot_be_is_refused_when_it_is_made(options, message):
