@@ -180,7 +180,9 @@ def check_targets(targets: list[dict[str, Tensor]], num_classes: int) -> None:
         for target in targets
     )
     if fine and targets:
-        boxes, labels = (torch.cat([target[name] for target in targets]) for name in ("boxes", "labels"))
+        boxes, labels = (
+            torch.cat([target[name] for target in targets]) for name in ("boxes", "labels")
+        )
         fine = bool(((labels > 0) & (labels < num_classes)).all() & (boxes.abs() <= 2).all())
     for target in [] if fine else targets:
         check_target(target, num_classes)

@@ -27,6 +27,7 @@ from voc_files import write_two
 import ssd_annotated
 from ssd_annotated import (
     boxes,
+    candidates,
     checkpoint,
     coding,
     detection,
@@ -257,6 +258,12 @@ CALLS = {
         f"loss.MultiBoxLoss.forward {k}": lambda each=each: each(PREDICTIONS, TARGETS)
         for k, each in enumerate(LOSSES)
     },
+    "loss.MultiBoxLoss.find_positives": lambda: LOSSES[1].find_positives(TARGETS, num_classes=9),
+    "loss.check_targets": lambda: loss.check_targets(TARGETS, num_classes=3),
+    "loss.assign_positives": lambda: loss.assign_positives(PRIORS, TARGETS),
+    "loss.hardest_negatives": lambda: loss.hardest_negatives(BOXES[:, :2], [1] * 300),
+    "matching.find_positives": lambda: matching.find_positives(PRIORS, [BOXES[:3], BOXES[:0]]),
+    "candidates.find_candidates": lambda: candidates.find_candidates(PRIORS, [BOXES], 0.5).rows,
     "loss.check_target": lambda: loss.check_target(TARGET, num_classes=3),
     "loss.assign_targets": lambda: loss.assign_targets(PRIORS, TARGETS),
     "loss.mine_hard_negatives": lambda: loss.mine_hard_negatives(BOXES, BOXES > 0.7),
