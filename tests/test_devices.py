@@ -350,7 +350,7 @@ CALLS = {
         MODEL, settings.Settings()
     ).state_dict(),
     "training.batches.make_loader": lambda: list(
-        batches.make_loader(DATA, MODEL, settings.Settings(2, 2), 0)
+        batches.make_loader(DATA, MODEL, LOSSES[0], settings.Settings(2, 2), 0)
     ),
     "transforms.prepare": lambda: transforms.prepare(PHOTO, RECIPE),
     "transforms.collate": lambda: transforms.collate([DATA[0], DATA[1]], RECIPE),
