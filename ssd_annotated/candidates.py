@@ -19,20 +19,14 @@ from ssd_annotated.boxes import cxcywh_to_xyxy
 
 #: The priors of an object, best first: pairs (IoU, prior).
 Ranking = Iterator[tuple[float, int]]
+#: Pairs of an object and a prior, object by object: the number of each, and their IoU.
+Pairs = tuple[Int[ndarray, " K"], Int[ndarray, " K"], Float[ndarray, " K"]]
 #: Single precision misplaces a corner by less than this; priors are a thousand times as large.
 _ROUNDING = 1e-6
 #: A pyramid of more maps than this is none.
 _MOST_MAPS = 16
 #: An object that fits no prior may overlap thousands a little: so many of them are not listed.
 _MOST_PAIRS = 1000
-
-
-class Pairs(NamedTuple):
-    """Objects and priors that overlap well, object by object, and their IoU."""
-
-    objects: Int[ndarray, " K"]
-    priors: Int[ndarray, " K"]
-    iou: Float[ndarray, " K"]
 
 
 class Grid(NamedTuple):
@@ -58,17 +52,11 @@ class Candidates:
         The pairs, object by object.
     """
 
-    def __init__(
-        self,
-        corners: Float[ndarray, "4 P"],
-        boxes: Float[ndarray, "4 N"],
-        home: Int[ndarray, " N"],
-        pairs: Pairs,
-    ) -> None:
+    def __init__(self, corners: ndarray, boxes: ndarray, home: ndarray, pairs: Pairs) -> None:
         self._corners, self._boxes, self._home = corners, boxes, home
-        self.objects, self.iou = pairs.objects, pairs.iou
-        self.rows = home[pairs.objects] + pairs.priors
-        self._ends = np.searchsorted(pairs.objects, np.arange(len(home) + 1))
+        self.objects, priors, self.iou = pairs
+        self.rows = home[self.objects] + priors
+        self._ends = np.searchsorted(self.objects, np.arange(len(home) + 1))
 
     def best(self) -> tuple[Float[ndarray, " N"], Int[ndarray, " N"]]:
         """The largest IoU of each object, and the first row that has it."""
@@ -77,8 +65,7 @@ class Candidates:
         starts = self._ends[listed]
         if len(listed):
             iou[listed] = np.maximum.reduceat(self.iou, starts)
-            others = np.iinfo(int).max
-            best = np.where(self.iou == iou[self.objects], self.rows, others)
+            best = np.where(self.iou == iou[self.objects], self.rows, np.iinfo(int).max)
             rows[listed] = np.minimum.reduceat(best, starts)
         for index in set(range(len(rows))) - set(listed.tolist()):
             overlaps = self._overlaps(index)
@@ -110,20 +97,20 @@ def find_candidates(
     priors: Float[Tensor, "P 4"], boxes: list[Float[Tensor, "_ 4"]], threshold: float
 ) -> Candidates:
     """The candidates of all objects of a batch, of one at least."""
-    numbers = priors.detach().cpu().numpy()
+    numbers, objects = _numbers(priors), _numbers(torch.cat(boxes)).T.copy()
     corners, grid = _analyse(numbers.tobytes(), numbers.dtype)
-    objects = torch.cat(boxes).detach().cpu().numpy().T.copy()
-    counts = [len(image) for image in boxes]
-    home = np.repeat(np.arange(len(boxes)) * len(priors), counts)
-    if grid is not None:
-        pairs = pairs_on_grid(grid, corners, objects, threshold)
+    home = np.repeat(np.arange(len(boxes)) * len(priors), [len(image) for image in boxes])
+    if grid is None:
+        pairs = pairs_anywhere(corners, objects, threshold)
     else:
-        tables = np.split(objects, np.cumsum(counts[:-1]), axis=1)
-        found = [pairs_in_table(corners, image, threshold) for image in tables]
-        before = np.cumsum([0, *counts])
-        shifted = [p._replace(objects=p.objects + n) for p, n in zip(found, before)]
-        pairs = Pairs(*map(np.concatenate, zip(*shifted)))
+        pairs = pairs_on_grid(grid, corners, objects, threshold)
     return Candidates(corners, objects, home, pairs)
+
+
+def _numbers(tensor: Tensor) -> ndarray:
+    """In NumPy, which does not know bfloat16: at least in single precision."""
+    tensor = tensor.detach().cpu()
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).numpy()
 
 
 @lru_cache(maxsize=4)
@@ -147,14 +134,16 @@ def _level(best: Float[ndarray, " N"], threshold: float) -> Float[ndarray, " N"]
     return np.where(best > 0, np.minimum(0.7 * best, threshold), 2).astype(best.dtype)
 
 
-def pairs_in_table(
+def pairs_anywhere(
     corners: Float[ndarray, "4 P"], boxes: Float[ndarray, "4 N"], threshold: float
 ) -> Pairs:
-    """Look at every pair: for priors that stand anywhere."""
-    iou = paired_iou(boxes[:, :, None], corners[:, None])
-    level = _level(iou.max(axis=1), threshold)
-    objects, priors = (iou >= level[:, None]).nonzero()
-    return Pairs(objects, priors, iou[objects, priors])
+    """Show every object every prior."""
+    found = []
+    for index in range(boxes.shape[1]):
+        iou = paired_iou(boxes[:, [index]], corners)
+        priors = np.flatnonzero(iou >= _level(iou.max(keepdims=True), threshold))
+        found.append((np.full(len(priors), index), priors, iou[priors]))
+    return tuple(np.concatenate(field) for field in zip(*found))
 
 
 # --- On a grid ------------------------------------------------------------------------------------
@@ -214,7 +203,7 @@ def pairs_on_grid(
     objects, priors = _cells(grid, low, counts)
     iou = paired_iou(boxes[:, objects], corners[:, priors])
     good = iou >= level[objects]
-    return Pairs(objects[good], priors[good], iou[good])
+    return objects[good], priors[good], iou[good]
 
 
 def _rectangles(
