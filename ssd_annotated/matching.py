@@ -63,21 +63,10 @@ def match_priors(
     Section 2.2 of the paper, "Matching strategy". ``"bipartite"`` is the authors' Caffe code,
     ``"argmax"`` what torchvision and most other implementations do, ``"forced"`` d2l's code.
     """
-    return match_batch(priors, [boxes], threshold, method)[0]
-
-
-def match_batch(
-    priors: Float[Tensor, "P 4"],
-    boxes: list[Float[Tensor, "_ 4"]],
-    threshold: float = 0.5,
-    method: Method = "bipartite",
-) -> Int64[Tensor, "B P"]:
-    """Match every image of a batch on its own; see `match_priors`."""
-    rows, objects = find_positives(priors, boxes, threshold, method)
-    before = np.cumsum([0, *map(len, boxes)])
-    matches = np.full(len(boxes) * len(priors), -1)
-    matches[rows] = objects - before[rows // max(len(priors), 1)]
-    return torch.from_numpy(matches.reshape(len(boxes), len(priors))).to(priors.device)
+    rows, objects = find_positives(priors, [boxes], threshold, method)
+    matches = np.full(len(priors), -1)
+    matches[rows] = objects
+    return torch.from_numpy(matches).to(priors.device)
 
 
 def find_positives(
@@ -86,7 +75,7 @@ def find_positives(
     threshold: float = 0.5,
     method: Method = "bipartite",
 ) -> tuple[Int[ndarray, " N"], Int[ndarray, " N"]]:
-    """The priors of a batch that learn an object, and which object; see `match_priors`.
+    """Match every image of a batch on its own: the priors that learn an object, and which object.
 
     Returns
     -------
@@ -117,9 +106,7 @@ def _check_all(boxes: list[Tensor]) -> None:
         check_boxes(image)
 
 
-def _match_by_threshold(
-    matches: Int[ndarray, " R"], candidates: Candidates, threshold: float
-) -> None:
+def _match_by_threshold(matches: ndarray, candidates: Candidates, threshold: float) -> None:
     """Give each row the object that overlaps it most, of equals the first, if it does so enough."""
     good = candidates.iou >= threshold
     rows, objects, iou = candidates.rows[good], candidates.objects[good], candidates.iou[good]
@@ -129,7 +116,7 @@ def _match_by_threshold(
     matches[rows[won]] = objects[won]
 
 
-def _match_first(matches: Int[ndarray, " R"], candidates: Candidates, method: str) -> None:
+def _match_first(matches: ndarray, candidates: Candidates, method: str) -> None:
     """Give each object its first prior, whatever the threshold has said."""
     iou, rows = candidates.best()
     objects = np.arange(len(rows))

@@ -271,7 +271,6 @@ CALLS = {
     "loss.focal_loss": lambda: loss.focal_loss(PREDICTIONS[1], PREDICTIONS[1].argmin(dim=2)),
     "matching.match_priors": lambda: matching.match_priors(PRIORS, BOXES[:3]),
     "matching.bipartite_match": lambda: matching.bipartite_match(BOXES[:3]),
-    "matching.match_batch": lambda: matching.match_batch(PRIORS, [BOXES[:3], BOXES[:0]]),
     "app.writers.found_plainly": lambda: writers.found_plainly(PHOTO, FOUND, NAMES),
     "app.writers.json_document": lambda: write(
         writers.json_document(Path("a.json"), {}, NAMES), FILE

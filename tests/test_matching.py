@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 
 from ssd_annotated.boxes import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
 from ssd_annotated.candidates import find_candidates, find_grid, paired_iou
-from ssd_annotated.matching import bipartite_match, find_positives, match_batch, match_priors
+from ssd_annotated.matching import bipartite_match, find_positives, match_priors
 from ssd_annotated.priors import PRESETS, PriorSpec, make_priors, tiny_priors
 
 # Corners on a grid of eighths: equal overlaps, shared best priors and misses are all common.
@@ -327,11 +327,14 @@ def test_a_batch_equals_image_by_image(method):
     torch.manual_seed(0)
     priors = torch.rand(50, 4) * 0.5 + 0.25
     images = [cxcywh_to_xyxy(torch.rand(n, 4) * 0.5 + 0.25) for n in (3, 0, 60, 1)]
-    batch = match_batch(priors, images, 0.4, method)
-    assert batch.shape == (4, 50)
-    for matches, objects in zip(batch, images, strict=True):
-        assert torch.equal(matches, match_priors(priors, objects, 0.4, method))
-    assert (batch[1] == -1).all()
+    rows, objects = find_positives(priors, images, 0.4, method)
+    batch = torch.full((4 * 50,), -1)
+    batch[rows] = torch.from_numpy(objects)
+    for number, (matches, boxes) in enumerate(zip(batch.view(4, 50), images, strict=True)):
+        before = sum(map(len, images[:number]))
+        alone = match_priors(priors, boxes, 0.4, method)
+        assert torch.equal(matches, torch.where(alone < 0, -1, alone + before))
+    assert rows.tolist() == sorted(set(rows.tolist()))
 
 
 # ---------------------------------------------------------------- priors on a grid
@@ -470,7 +473,7 @@ def test_an_unknown_method_is_refused():
 
 def test_a_batch_of_no_images_is_refused():
     with refuses("a batch needs at least one image, not 0"):
-        match_batch(torch.rand(3, 4), [])
+        find_positives(torch.rand(3, 4), [])
 
 
 @pytest.mark.parametrize(
