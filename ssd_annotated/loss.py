@@ -15,7 +15,10 @@ from torch.nn.functional import cross_entropy
 
 from ssd_annotated.checks import check_choice, check_iou, check_non_negative, check_positive
 from ssd_annotated.coding import VARIANCES, check_predictions, encode
-from ssd_annotated.matching import Method, find_positives
+from ssd_annotated.matching import Method, check_all_boxes, find_positives
+
+#: What a target must have.
+_TARGET = ("boxes", "labels")
 
 
 class Positives(NamedTuple):
@@ -65,7 +68,7 @@ class MultiBoxLoss(nn.Module):
     Raises
     ------
     ValueError
-        If an option is unknown, a target is malformed (see `check_target`) or the predictions are
+        If an option is unknown, a target is malformed (see `check_targets`) or the predictions are
         not made for these priors.
 
     Notes
@@ -172,38 +175,29 @@ class MultiBoxLoss(nn.Module):
 
 
 def check_targets(targets: list[dict[str, Tensor]], num_classes: int) -> None:
-    """What `check_target` does for each image, for all at once while there is nothing to refuse."""
-    fine = all(
-        {"boxes", "labels"} <= target.keys()
-        and target["boxes"].shape == (*target["labels"].shape, 4)
-        and not target["labels"].is_floating_point()
-        for target in targets
-    )
-    if fine and targets:
-        boxes, labels = (
-            torch.cat([target[name] for target in targets]) for name in ("boxes", "labels")
-        )
-        fine = bool(((labels > 0) & (labels < num_classes)).all() & (boxes.abs() <= 2).all())
-    for target in [] if fine else targets:
-        check_target(target, num_classes)
+    """Raise a ValueError unless boxes are fractions, and labels fit them and lie in 1 ... C − 1.
 
-
-def check_target(target: dict[str, Tensor], num_classes: int) -> None:
-    """Raise a ValueError unless boxes are fractions, and labels fit them and lie in 1 ... C − 1."""
-    missing = {"boxes", "labels"} - set(target)
-    if missing:
-        raise ValueError(f"a target needs boxes and labels: {sorted(missing)} missing")
-    boxes, labels = target["boxes"], target["labels"]
-    if labels.is_floating_point():
-        raise ValueError(f"labels must be integers, not {labels.dtype}")
+    Boxes and labels are counted through all targets: all numbers are looked at together.
+    """
+    for target in targets:
+        missing = set(_TARGET) - set(target)
+        if missing:
+            raise ValueError(f"a target needs boxes and labels: {sorted(missing)} missing")
+        if target["labels"].is_floating_point():
+            raise ValueError(f"labels must be integers, not {target['labels'].dtype}")
+        count, shape = len(target["boxes"]), tuple(target["labels"].shape)
+        if shape != (count,):
+            raise ValueError(f"{count} boxes need as many labels, not {shape}")
+    if not targets:
+        return
+    check_all_boxes([target["boxes"] for target in targets])
+    boxes, labels = (torch.cat([target[name] for target in targets]) for name in _TARGET)
     # A box may stick out of its image, but not by an image's size: that is a box in pixels.
     if (boxes.abs() > 2).any():
         raise ValueError(
             f"boxes must be fractions of the image, found {boxes.abs().max().item():g}: divide "
             "pixels by the image's width and height"
         )
-    if labels.shape != boxes.shape[:1]:
-        raise ValueError(f"{len(boxes)} boxes need as many labels, not {tuple(labels.shape)}")
     bad = (labels < 1) | (labels >= num_classes)
     if bad.any():
         row = int(bad.nonzero()[0])

@@ -86,7 +86,7 @@ def find_positives(
     check_iou("threshold", threshold)
     if not boxes:
         raise ValueError("a batch needs at least one image, not 0")
-    _check_all(boxes)
+    check_all_boxes(boxes)
     matches = np.full(len(boxes) * len(priors), -1)
     if len(priors) and any(map(len, boxes)):
         candidates = find_candidates(priors, boxes, threshold)
@@ -96,7 +96,7 @@ def find_positives(
     return rows, matches[rows]
 
 
-def _check_all(boxes: list[Tensor]) -> None:
+def check_all_boxes(boxes: list[Tensor]) -> None:
     """What `check_boxes` does for each image, for all at once while there is nothing to refuse."""
     fine = all(image.shape[1:] == (4,) and image.is_floating_point() for image in boxes)
     if fine:

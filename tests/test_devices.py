@@ -262,9 +262,9 @@ CALLS = {
     "loss.check_targets": lambda: loss.check_targets(TARGETS, num_classes=3),
     "loss.assign_positives": lambda: loss.assign_positives(PRIORS, TARGETS),
     "loss.hardest_negatives": lambda: loss.hardest_negatives(BOXES[:, :2], [1] * 300),
+    "matching.check_all_boxes": lambda: matching.check_all_boxes([BOXES[:3], BOXES[:0]]),
     "matching.find_positives": lambda: matching.find_positives(PRIORS, [BOXES[:3], BOXES[:0]]),
     "candidates.find_candidates": lambda: candidates.find_candidates(PRIORS, [BOXES], 0.5).rows,
-    "loss.check_target": lambda: loss.check_target(TARGET, num_classes=3),
     "loss.assign_targets": lambda: loss.assign_targets(PRIORS, TARGETS),
     "loss.mine_hard_negatives": lambda: loss.mine_hard_negatives(BOXES, BOXES > 0.7),
     "loss.smooth_l1": lambda: loss.smooth_l1(BOXES),
@@ -343,6 +343,8 @@ CALLS = {
     "training.train.Trainer.step float16": lambda: after_steps(
         trainer(precision="float16", clip_norm=1)
     ),
+    "training.train.Trainer.wait": lambda: after_steps(trainer())[1] and trainer().wait(),
+    "training.train.Record.__getitem__": lambda: trainer().step()["confidence"],
     "training.train.Trainer.state": lambda: trainer().state(),
     "training.train.Trainer.restore": lambda: after_steps(restored(precision="float16")),
     "training.settings.make_optimizer": lambda: settings.make_optimizer(
