@@ -74,23 +74,32 @@ class Candidates:
         return iou, rows
 
     def ranking(self, index: int) -> Ranking:
-        """An object's pairs (IoU, row), best first: those that are listed, then all there are."""
+        """An object's pairs (IoU, row), best first: those that are listed, then all that can do.
+
+        Other objects of its image take one prior each, so it never needs more than there are.
+        """
+        most = int((self._home == self._home[index]).sum())
         own = slice(self._ends[index], self._ends[index + 1])
         order = self.rows[own].argsort()
-        yield from by_falling_iou(self.iou[own][order], self.rows[own][order])
-        overlaps = self._overlaps(index)
-        yield from by_falling_iou(overlaps, self._home[index] + np.arange(len(overlaps)))
+        yield from by_falling_iou(self.iou[own][order], self.rows[own][order], most)
+        # What a suspended generator names stays in memory: so nothing large has a name here.
+        yield from by_falling_iou(self._overlaps(index), self._every(index), most)
+
+    def _every(self, index: int) -> Int[ndarray, " P"]:
+        return self._home[index] + np.arange(self._corners.shape[1])
 
     def _overlaps(self, index: int) -> Float[ndarray, " P"]:
         return paired_iou(self._boxes[:, [index]], self._corners)
 
 
-def by_falling_iou(iou: Float[ndarray, " K"], priors: Int[ndarray, " K"]) -> Ranking:
-    """Pairs (IoU, prior), the largest first; of equals the first, for priors in rising order."""
-    touching = np.flatnonzero(iou > 0)
-    order = touching[np.argsort(-iou[touching], kind="stable")]
-    yield from zip(iou[order].tolist(), priors[order].tolist())
-    yield from ((0.0, int(prior)) for prior in priors[iou <= 0])
+def by_falling_iou(
+    iou: Float[ndarray, " K"], priors: Int[ndarray, " K"], most: int
+) -> list[tuple[float, int]]:
+    """The `most` best pairs (IoU, prior); of equals the first, for priors in rising order."""
+    least = np.partition(iou, -most)[-most] if most < len(iou) else -np.inf
+    near = np.flatnonzero(iou >= least)
+    order = near[np.argsort(-iou[near], kind="stable")][:most]
+    return list(zip(iou[order].tolist(), priors[order].tolist()))
 
 
 def find_candidates(

@@ -153,7 +153,7 @@ def bipartite_match(
     best, prior = iou.max(dim=1)
     table, priors = iou.detach().cpu().numpy(), np.arange(iou.shape[1])
     least = -1.0 if smallest_overlap is None else float(table.dtype.type(smallest_overlap))
-    ranking = lambda index: by_falling_iou(table[index], priors)  # noqa: E731
+    ranking = lambda index: iter(by_falling_iou(table[index], priors, len(table)))  # noqa: E731
     match = match_greedily(best.tolist(), prior.tolist(), ranking, least)
     return torch.tensor(match, device=iou.device)
 

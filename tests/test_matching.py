@@ -403,6 +403,19 @@ def test_priors_far_too_small_for_their_objects():
     assert len(find_candidates(priors, [boxes], 0.5).rows) == 0, "thousands would be listed"
 
 
+def test_a_ranking_is_no_longer_than_needed():
+    priors = make_priors(PriorSpec((40,), sizes=((0.02, 0.03),), ratios=((2.0,),)))
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(7, 1)
+    for method in METHODS:
+        expected = plain.match_priors(priors, boxes, method=method)
+        assert torch.equal(match_priors(priors, boxes, method=method), expected)
+    candidates = find_candidates(priors, [boxes[:3], boxes], 0.5)
+    iou = pairwise_iou(boxes[:1], cxcywh_to_xyxy(priors))[0]
+    order = iou.argsort(descending=True, stable=True)
+    assert [row for _, row in candidates.ranking(2)] == order[:3].tolist()
+    assert [row for _, row in candidates.ranking(3)] == (order[:7] + len(priors)).tolist()
+
+
 def test_priors_moved_from_their_grid_are_searched():
     priors = make_priors(tiny_priors(128))
     moved = priors.clone()
