@@ -97,8 +97,9 @@ def by_falling_iou(
 ) -> list[tuple[float, int]]:
     """The `most` best pairs (IoU, prior); of equals the first, for priors in rising order."""
     least = np.partition(iou, -most)[-most] if most < len(iou) else -np.inf
-    near = np.flatnonzero(iou >= least)
-    order = near[np.argsort(-iou[near], kind="stable")][:most]
+    near = np.flatnonzero((iou >= least) & (iou > 0))
+    order = near[np.argsort(-iou[near], kind="stable")]
+    order = np.concatenate([order, np.flatnonzero(iou <= 0)])[:most]  # zeros are in order
     return list(zip(iou[order].tolist(), priors[order].tolist()))
 
 
