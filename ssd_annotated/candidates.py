@@ -96,8 +96,9 @@ def by_falling_iou(
     iou: Float[ndarray, " K"], priors: Int[ndarray, " K"], most: int
 ) -> list[tuple[float, int]]:
     """The `most` best pairs (IoU, prior); of equals the first, for priors in rising order."""
-    least = np.partition(iou, -most)[-most] if most < len(iou) else -np.inf
-    near = np.flatnonzero((iou >= least) & (iou > 0))
+    near = np.flatnonzero(iou > 0)
+    if len(near) > most:
+        near = near[iou[near] >= np.partition(iou[near], -most)[-most]]
     order = near[np.argsort(-iou[near], kind="stable")]
     order = np.concatenate([order, np.flatnonzero(iou <= 0)])[:most]  # zeros are in order
     return list(zip(iou[order].tolist(), priors[order].tolist()))
