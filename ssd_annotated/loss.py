@@ -4,15 +4,34 @@ L(x, c, l, g) = (L_conf(x, c) + α L_loc(x, l, g)) / N, the paper's equation (1)
 priors of the batch that were matched to an object.
 """
 
-from typing import Literal, NamedTuple
+import math
+from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ssd_annotated.checks import check_choice, check_iou, check_non_negative, check_positive
 from ssd_annotated.coding import VARIANCES, check_predictions, encode
-from ssd_annotated.matching import Method, check_method, match_batch
+from ssd_annotated.matching import Method, check_all_boxes, find_positives
+
+#: What a target must have.
+_TARGET = ("boxes", "labels")
+
+
+class Positives(NamedTuple):
+    """The few priors of a batch that learn an object; all others are background.
+
+    A prior is named by its row in the flattened output of the network, image · P + prior. `counts`
+    says how many each image has: numbers, and no tensor, for which a step would have to wait.
+    """
+
+    counts: list[int]
+    rows: Int64[Tensor, " N"]
+    labels: Int64[Tensor, " N"]
+    offsets: Float[Tensor, "N 4"]
 
 
 class LossParts(NamedTuple):
@@ -49,7 +68,7 @@ class MultiBoxLoss(nn.Module):
     Raises
     ------
     ValueError
-        If an option is unknown, a target is malformed (see `check_target`) or the predictions are
+        If an option is unknown, a target is malformed (see `check_targets`) or the predictions are
         not made for these priors.
 
     Notes
@@ -75,25 +94,16 @@ class MultiBoxLoss(nn.Module):
         normalize: Literal["positives", "images", "priors"] = "positives",
     ) -> None:
         super().__init__()
-        check_method(method)
-        if localization not in ("smooth_l1", "l1"):
-            raise ValueError(f"localization must be 'smooth_l1' or 'l1', not {localization!r}")
-        if confidence not in ("cross_entropy", "focal"):
-            raise ValueError(f"confidence must be 'cross_entropy' or 'focal', not {confidence!r}")
-        if normalize not in ("positives", "images", "priors"):
-            raise ValueError(
-                f"normalize must be 'positives', 'images' or 'priors', not {normalize!r}"
-            )
-        if not 0 < threshold <= 1:
-            raise ValueError(f"threshold must be an IoU in (0, 1], not {threshold}")
-        numbers = {"alpha": alpha, "gamma": gamma, "negatives_per_positive": negatives_per_positive}
-        for name, number in numbers.items():
-            if not number >= 0:
-                raise ValueError(f"{name} must not be negative, but is {number}")
-        if not min(variances) > 0:
-            raise ValueError(f"variances must be positive, not {variances}")
-        if not beta > 0:
-            raise ValueError(f"beta must be positive, not {beta} (without the bend it is 'l1')")
+        check_choice("method", method, get_args(Method))
+        check_choice("localization", localization, ("smooth_l1", "l1"))
+        check_choice("confidence", confidence, ("cross_entropy", "focal"))
+        check_choice("normalize", normalize, ("positives", "images", "priors"))
+        check_iou("threshold", threshold)
+        check_non_negative("alpha", alpha)
+        check_non_negative("gamma", gamma)
+        check_non_negative("negatives_per_positive", negatives_per_positive)
+        check_positive("variances", *variances)
+        check_positive("beta", beta)  # without the bend it is "l1"
         self.register_buffer("priors", priors, persistent=False)
         self.threshold, self.method, self.variances = threshold, method, variances
         self.negatives_per_positive = negatives_per_positive
@@ -104,71 +114,90 @@ class MultiBoxLoss(nn.Module):
     def forward(
         self,
         predictions: tuple[Float[Tensor, "B P 4"], Float[Tensor, "B P C"]],
-        targets: list[dict[str, Tensor]],
+        targets: list[dict[str, Tensor]] | Positives,
     ) -> LossParts:
-        """Loss of a batch: `predictions` are (offsets, logits), `targets` one dict per image."""
+        """Loss of a batch: `predictions` are (offsets, logits), `targets` one dict per image.
+
+        Or give the `Positives` of the targets; then no step waits until they are found.
+        """
         offsets, logits = predictions
-        self._check_shapes(offsets, logits, targets)
-        for target in targets:
-            check_target(target, num_classes=logits.shape[2])
-        true_offsets, labels = assign_targets(
-            self.priors, targets, self.threshold, self.method, self.variances
-        )
-        positive = labels > 0
-        divisor = self._divisor(positive)
-        errors = offsets[positive] - true_offsets[positive]
-        localization = self._localization(errors) / divisor.expand_as(positive)[positive]
-        confidence = self._confidence(logits, labels) / divisor
-        total = confidence.sum() + self.alpha * localization.sum()
-        return LossParts(total, localization.sum(), confidence.sum(), positive.sum())
-
-    def _divisor(self, positive: Bool[Tensor, "B P"]) -> Int64[Tensor, "B 1"]:
-        """What each image's sums are divided by, never 0: sums over nothing stay 0."""
-        counts = positive.sum(dim=1, keepdim=True)
-        if self.normalize == "images":
-            return counts.clamp(min=1) * len(counts)
-        everything = counts.sum().clamp(min=1)
-        if self.normalize == "priors":
-            everything = torch.full_like(everything, positive.numel())
-        return everything.expand_as(counts)
-
-    def _check_shapes(self, offsets: Tensor, logits: Tensor, targets: list) -> None:
         check_predictions(offsets, logits, len(self.priors))
-        if len(offsets) != len(targets):
-            raise ValueError(f"predictions for {len(offsets)} images, but {len(targets)} targets")
+        if not isinstance(targets, Positives):
+            targets = self.find_positives(targets, num_classes=logits.shape[2])
+        if len(offsets) != len(targets.counts):
+            raise ValueError(
+                f"predictions for {len(offsets)} images, but {len(targets.counts)} targets"
+            )
+        divisor = self._divisor(targets)
+        errors = offsets.flatten(0, 1)[targets.rows] - targets.offsets
+        localization = self._localization(errors) / divisor[targets.rows // len(self.priors)]
+        confidence = self._confidence(logits, targets, divisor)
+        total = confidence + self.alpha * localization.sum()
+        num_positives = torch.full_like(divisor[0], len(targets.rows))
+        return LossParts(total, localization.sum(), confidence, num_positives)
+
+    def find_positives(self, targets: list[dict[str, Tensor]], num_classes: int) -> Positives:
+        """What the loss wants to know of targets, which are checked; works in another process."""
+        check_targets(targets, num_classes)
+        return assign_positives(self.priors, targets, self.threshold, self.method, self.variances)
+
+    def _divisor(self, targets: Positives) -> Int64[Tensor, " B"]:
+        """What each image's sums are divided by, never 0: sums over nothing stay 0."""
+        counts = targets.rows.new_zeros(len(targets.counts))
+        if self.normalize == "positives":
+            return counts + max(len(targets.rows), 1)
+        if self.normalize == "priors":
+            return counts + len(counts) * len(self.priors)
+        images = targets.rows // len(self.priors)
+        return counts.index_add(0, images, torch.ones_like(images)).clamp(min=1) * len(counts)
 
     def _localization(self, error: Float[Tensor, "N 4"]) -> Float[Tensor, " N"]:
         loss = error.abs() if self.localization == "l1" else smooth_l1(error, self.beta)
         return loss.sum(dim=1)
 
     def _confidence(
-        self, logits: Float[Tensor, "B P C"], labels: Int64[Tensor, "B P"]
-    ) -> Float[Tensor, "B P"]:
-        """The loss of each prior that counts, and 0 for the others."""
+        self, logits: Float[Tensor, "B P C"], targets: Positives, divisor: Int64[Tensor, " B"]
+    ) -> Float[Tensor, ""]:
+        """The loss of the rows that count: all, or the positives and the hardest negatives."""
+        images, num_priors, _ = logits.shape
         if self.confidence == "focal":
-            return focal_loss(logits, labels, self.gamma)
-        loss = cross_entropy(logits.transpose(1, 2), labels, reduction="none")
-        positive = labels > 0
-        mined = mine_hard_negatives(loss.detach(), positive, self.negatives_per_positive)
-        return torch.where(positive | mined, loss, 0)
+            labels = targets.rows.new_zeros(images * num_priors)
+            labels = labels.index_copy(0, targets.rows, targets.labels).view(images, num_priors)
+            return (focal_loss(logits, labels, self.gamma) / divisor[:, None]).sum()
+        # Which rows are hard is decided without a graph; only those that count get a gradient.
+        hardness = -logits.detach().log_softmax(dim=2)[..., 0]
+        hardness.view(-1)[targets.rows] = -torch.inf
+        negatives = hardest_negatives(hardness, targets.counts, self.negatives_per_positive)
+        rows = torch.cat([targets.rows, negatives])
+        labels = torch.cat([targets.labels, torch.zeros_like(negatives)])
+        loss = cross_entropy(logits.flatten(0, 1)[rows], labels, reduction="none")
+        return (loss / divisor[rows // num_priors]).sum()
 
 
-def check_target(target: dict[str, Tensor], num_classes: int) -> None:
-    """Raise a ValueError unless boxes are fractions, and labels fit them and lie in 1 ... C − 1."""
-    missing = {"boxes", "labels"} - set(target)
-    if missing:
-        raise ValueError(f"a target needs boxes and labels: {sorted(missing)} missing")
-    boxes, labels = target["boxes"], target["labels"]
-    if labels.is_floating_point():
-        raise ValueError(f"labels must be integers, not {labels.dtype}")
+def check_targets(targets: list[dict[str, Tensor]], num_classes: int) -> None:
+    """Raise a ValueError unless boxes are fractions, and labels fit them and lie in 1 ... C − 1.
+
+    Boxes and labels are counted through all targets: all numbers are looked at together.
+    """
+    for target in targets:
+        missing = set(_TARGET) - set(target)
+        if missing:
+            raise ValueError(f"a target needs boxes and labels: {sorted(missing)} missing")
+        if target["labels"].is_floating_point():
+            raise ValueError(f"labels must be integers, not {target['labels'].dtype}")
+        count, shape = len(target["boxes"]), tuple(target["labels"].shape)
+        if shape != (count,):
+            raise ValueError(f"{count} boxes need as many labels, not {shape}")
+    if not targets:
+        return
+    check_all_boxes([target["boxes"] for target in targets])
+    boxes, labels = (torch.cat([target[name] for target in targets]) for name in _TARGET)
     # A box may stick out of its image, but not by an image's size: that is a box in pixels.
     if (boxes.abs() > 2).any():
         raise ValueError(
             f"boxes must be fractions of the image, found {boxes.abs().max().item():g}: divide "
             "pixels by the image's width and height"
         )
-    if labels.shape != boxes.shape[:1]:
-        raise ValueError(f"{len(boxes)} boxes need as many labels, not {tuple(labels.shape)}")
     bad = (labels < 1) | (labels >= num_classes)
     if bad.any():
         row = int(bad.nonzero()[0])
@@ -176,6 +205,23 @@ def check_target(target: dict[str, Tensor], num_classes: int) -> None:
             f"labels[{row}] = {int(labels[row])}: an object's label lies in 1..{num_classes - 1} "
             "(0 is background)"
         )
+
+
+def assign_positives(
+    priors: Float[Tensor, "P 4"],
+    targets: list[dict[str, Tensor]],
+    threshold: float = 0.5,
+    method: Method = "bipartite",
+    variances: tuple[float, float] = VARIANCES,
+) -> Positives:
+    """Turn each image's objects into the true offsets and labels of the priors that learn them."""
+    boxes = [target["boxes"] for target in targets]
+    rows, objects = find_positives(priors, boxes, threshold, method)
+    counts = np.bincount(rows // len(priors), minlength=len(targets)).tolist()
+    rows, objects = (torch.from_numpy(x).to(priors.device) for x in (rows, objects))
+    labels = torch.cat([target["labels"] for target in targets]).long()
+    offsets = encode(torch.cat(boxes)[objects], priors[rows % len(priors)], variances)
+    return Positives(counts, rows, labels[objects], offsets)
 
 
 def assign_targets(
@@ -191,14 +237,24 @@ def assign_targets(
     -------
     Offsets, zero where there is no object, and labels, 0 for background.
     """
-    matches = match_batch(priors, [target["boxes"] for target in targets], threshold, method)
-    # One more row stands for "no object", and index −1 finds it at the end.
-    boxes = [torch.cat([t["boxes"], t["boxes"].new_tensor([[0, 0, 1, 1]])]) for t in targets]
-    labels = [torch.cat([t["labels"].long(), t["labels"].new_zeros(1).long()]) for t in targets]
-    matched_boxes = torch.stack([rows[match] for rows, match in zip(boxes, matches)])
-    matched_labels = torch.stack([rows[match] for rows, match in zip(labels, matches)])
-    offsets = encode(matched_boxes, priors, variances)
-    return offsets.masked_fill(matches[..., None] < 0, 0), matched_labels
+    counts, rows, *found = assign_positives(priors, targets, threshold, method, variances)
+    shape = (len(counts) * len(priors),)
+    labels, offsets = (x.new_zeros(shape + x.shape[1:]).index_copy(0, rows, x) for x in found)
+    return offsets.view(len(counts), -1, 4), labels.view(len(counts), -1)
+
+
+def hardest_negatives(
+    hardness: Float[Tensor, "B P"], counts: list[int], ratio: float = 3.0
+) -> Int64[Tensor, " M"]:
+    """Rows image · P + prior of each image's hardest priors, `ratio` for each of its positives.
+
+    The positives, `counts` of each image, have a hardness of −∞.
+    """
+    num_priors = hardness.shape[1]
+    wanted = [min(math.ceil(ratio * count), num_priors - count) for count in counts]
+    hardest = hardness.topk(max(wanted), dim=1).indices
+    first = range(0, hardness.numel(), num_priors)
+    return torch.cat([row[:n] + start for row, n, start in zip(hardest, wanted, first)])
 
 
 def mine_hard_negatives(
@@ -208,10 +264,10 @@ def mine_hard_negatives(
 
     An image without positives gets none; one with too few negatives gives all it has.
     """
-    hardness = loss.masked_fill(positive, -torch.inf)
-    # The rank of a prior is its place in the order of falling loss: an argsort of an argsort.
-    rank = hardness.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return (rank < ratio * positive.sum(dim=1, keepdim=True)) & ~positive
+    hardness, counts = loss.masked_fill(positive, -torch.inf), positive.sum(dim=1).tolist()
+    mined = torch.zeros_like(positive)
+    mined.view(-1)[hardest_negatives(hardness, counts, ratio)] = True
+    return mined
 
 
 def smooth_l1(error: Float[Tensor, "*n"], beta: float = 1.0) -> Float[Tensor, "*n"]:

@@ -4,13 +4,19 @@ A ground-truth box has no row in the network's output. Matching gives it some: f
 every object, then every other prior that overlaps an object well enough.
 """
 
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
 from typing import Literal, get_args
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int, Int64
+from numpy import ndarray
 from torch import Tensor
 
-from ssd_annotated.boxes import check_boxes, cxcywh_to_xyxy, pairwise_iou
+from ssd_annotated.boxes import check_boxes
+from ssd_annotated.candidates import Candidates, Ranking, by_falling_iou, find_candidates
+from ssd_annotated.checks import check_choice, check_iou
 
 #: An object that overlaps no free prior by more than this stays unmatched (as in Caffe).
 SMALLEST_OVERLAP = 1e-6
@@ -57,36 +63,70 @@ def match_priors(
     Section 2.2 of the paper, "Matching strategy". ``"bipartite"`` is the authors' Caffe code,
     ``"argmax"`` what torchvision and most other implementations do, ``"forced"`` d2l's code.
     """
-    check_boxes(boxes)
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must be an IoU in (0, 1], not {threshold}")
-    check_method(method)
-    if len(boxes) == 0:
-        return torch.full((len(priors),), -1, device=priors.device)
-    iou = pairwise_iou(boxes, cxcywh_to_xyxy(priors))
-    best_iou, best_object = iou.max(dim=0)
-    matches = torch.where(best_iou >= threshold, best_object, -1)
-    # One by one: assigning all at once leaves open which of two objects wins a shared prior.
-    for index, prior in _first_priors(iou, method):
-        if prior >= 0:
-            matches[prior] = index
-    return matches
+    rows, objects = find_positives(priors, [boxes], threshold, method)
+    matches = np.full(len(priors), -1)
+    matches[rows] = objects
+    return torch.from_numpy(matches).to(priors.device)
 
 
-def check_method(method: str) -> None:
-    """Raise a ValueError unless `method` is one that `match_priors` knows."""
-    if method not in get_args(Method):
-        raise ValueError(f"method must be one of {get_args(Method)}, not {method!r}")
+def find_positives(
+    priors: Float[Tensor, "P 4"],
+    boxes: list[Float[Tensor, "_ 4"]],
+    threshold: float = 0.5,
+    method: Method = "bipartite",
+) -> tuple[Int[ndarray, " N"], Int[ndarray, " N"]]:
+    """Match every image of a batch on its own: the priors that learn an object, and which object.
+
+    Returns
+    -------
+    Rows of the network's output, image · P + prior, in rising order, and for each the number of its
+    object, counted through the whole batch.
+    """
+    check_choice("method", method, get_args(Method))
+    check_iou("threshold", threshold)
+    if not boxes:
+        raise ValueError("a batch needs at least one image, not 0")
+    check_all_boxes(boxes)
+    matches = np.full(len(boxes) * len(priors), -1)
+    if len(priors) and any(map(len, boxes)):
+        candidates = find_candidates(priors, boxes, threshold)
+        _match_by_threshold(matches, candidates, threshold)
+        _match_first(matches, candidates, method)
+    rows = np.flatnonzero(matches >= 0)
+    return rows, matches[rows]
 
 
-def _first_priors(iou: Float[Tensor, "G P"], method: str) -> list[tuple[int, int]]:
-    """Pairs (object, its first prior); where two objects share one, the later pair shall win."""
+def check_all_boxes(boxes: list[Tensor]) -> None:
+    """What `check_boxes` does for each image, for all at once while there is nothing to refuse."""
+    fine = all(image.shape[1:] == (4,) and image.is_floating_point() for image in boxes)
+    if fine:
+        rows = torch.cat(boxes)
+        fine = bool(rows.isfinite().all() & (rows[:, :2] <= rows[:, 2:]).all())
+    for image in [] if fine else boxes:
+        check_boxes(image)
+
+
+def _match_by_threshold(matches: ndarray, candidates: Candidates, threshold: float) -> None:
+    """Give each row the object that overlaps it most, of equals the first, if it does so enough."""
+    good = candidates.iou >= threshold
+    rows, objects, iou = candidates.rows[good], candidates.objects[good], candidates.iou[good]
+    best = np.zeros(len(matches), iou.dtype)
+    np.maximum.at(best, rows, iou)
+    won = np.flatnonzero(iou == best[rows])[::-1]  # where a row is written twice, the last stays
+    matches[rows[won]] = objects[won]
+
+
+def _match_first(matches: ndarray, candidates: Candidates, method: str) -> None:
+    """Give each object its first prior, whatever the threshold has said."""
+    iou, rows = candidates.best()
+    objects = np.arange(len(rows))
     if method in ("bipartite", "forced"):
-        first = bipartite_match(iou, SMALLEST_OVERLAP if method == "bipartite" else None)
-    else:
-        first = iou.argmax(dim=1)
-    pairs = list(enumerate(first.tolist()))
-    return pairs[::-1] if method == "first" else pairs
+        least = SMALLEST_OVERLAP if method == "bipartite" else -1.0
+        rows = np.array(match_greedily(iou.tolist(), rows.tolist(), candidates.ranking, least))
+        rows, objects = rows[rows >= 0], objects[rows >= 0]
+    elif method == "first":
+        rows, objects = rows[::-1], objects[::-1]
+    matches[rows] = objects
 
 
 def bipartite_match(
@@ -108,26 +148,48 @@ def bipartite_match(
     The prior of each object, or −1 where none was left for it. Of equal pairs the first (lowest
     object, then lowest prior) wins.
     """
-    num_objects, num_priors = iou.shape
-    free = iou.clone()
-    match = torch.full((num_objects,), -1, device=iou.device)
-    for _ in range(min(num_objects, num_priors)):
-        best = free.argmax()
-        if smallest_overlap is not None and free.flatten()[best] <= smallest_overlap:
+    if iou.numel() == 0:
+        return torch.full((len(iou),), -1, device=iou.device)
+    best, prior = iou.max(dim=1)
+    table, priors = iou.detach().cpu().numpy(), np.arange(iou.shape[1])
+    least = -1.0 if smallest_overlap is None else float(table.dtype.type(smallest_overlap))
+    ranking = lambda index: iter(by_falling_iou(table[index], priors, len(table)))  # noqa: E731
+    match = match_greedily(best.tolist(), prior.tolist(), ranking, least)
+    return torch.tensor(match, device=iou.device)
+
+
+def match_greedily(
+    best: list[float],
+    favourite: list[int],
+    ranking: Callable[[int], Ranking],
+    smallest_overlap: float,
+) -> list[int]:
+    """Give every object a prior of its own, best pair of all first; −1 where none was left.
+
+    Every object bids for its favourite. The best bid wins; a bid that comes too late is replaced by
+    the object's best one for a prior that is still free, and only then its others are looked at.
+
+    Parameters
+    ----------
+    best, favourite
+        The largest IoU of each object, and the (first) prior that has it.
+    ranking
+        Gives an object's pairs (IoU, prior), best first.
+    """
+    match, taken = [-1] * len(best), set()
+    rankings: dict[int, Ranking] = {}
+    bids = [(-iou, index, prior) for index, (iou, prior) in enumerate(zip(best, favourite))]
+    heapify(bids)  # its smallest is the largest IoU; of equals the lowest object, then prior
+    while bids:
+        iou, index, prior = heappop(bids)
+        if -iou <= smallest_overlap:
             break
-        index, prior = best // num_priors, best % num_priors
-        match[index] = prior
-        free[index, :] = free[:, prior] = -1
+        if prior not in taken:
+            match[index] = prior
+            taken.add(prior)
+            continue
+        others = rankings.setdefault(index, ranking(index))
+        bid = next(((-iou, index, prior) for iou, prior in others if prior not in taken), None)
+        if bid is not None:
+            heappush(bids, bid)
     return match
-
-
-def match_batch(
-    priors: Float[Tensor, "P 4"],
-    boxes: list[Float[Tensor, "_ 4"]],
-    threshold: float = 0.5,
-    method: Method = "bipartite",
-) -> Int64[Tensor, "B P"]:
-    """Match every image of a batch on its own; see `match_priors`."""
-    if not boxes:
-        raise ValueError("a batch needs at least one image, not 0")
-    return torch.stack([match_priors(priors, image, threshold, method) for image in boxes])

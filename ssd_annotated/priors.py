@@ -6,14 +6,16 @@ every feature map carries a handful, of the map's own size and of several shapes
 
 import math
 from dataclasses import dataclass, replace
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ssd_annotated.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from ssd_annotated.checks import check_choice, check_positive
 
 
 @dataclass(frozen=True)
@@ -61,26 +63,16 @@ class PriorSpec:
     clip: Literal["none", "wh", "cxcywh", "corners"] = "none"
 
     def __post_init__(self) -> None:
-        self._check_choices()
+        check_choice("order", self.order, ("caffe", "sgrvinod", "tf2"))
+        check_choice("centres", self.centres, ("fmap", "steps"))
+        check_choice("clip", self.clip, ("none", "wh", "cxcywh", "corners"))
         self._check_lengths()
         numbers = [*self.feature_maps, *(self.steps or ())]
         numbers += [] if self.last_extra is None else [self.last_extra]
         for size in self.sizes:
             numbers += size if isinstance(size, tuple) else [size]
         numbers += [aspect for pairs in self.aspect_pairs for pair in pairs for aspect in pair]
-        for number in numbers:
-            if not number > 0 or math.isinf(number):
-                raise ValueError(f"every number of a PriorSpec must be positive, found {number}")
-
-    def _check_choices(self) -> None:
-        choices = {
-            "order": ("caffe", "sgrvinod", "tf2"),
-            "centres": ("fmap", "steps"),
-            "clip": ("none", "wh", "cxcywh", "corners"),
-        }
-        for field, allowed in choices.items():
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"{field} must be one of {allowed}, not {getattr(self, field)!r}")
+        check_positive("every number of a PriorSpec", *numbers)
 
     def _check_lengths(self) -> None:
         if not self.feature_maps:
@@ -134,17 +126,20 @@ def make_priors(spec: PriorSpec, dtype: torch.dtype = torch.float32) -> Float[Te
     Section 2.2 of the paper, "Choosing scales and aspect ratios for default boxes".
     """
     steps = spec.steps if spec.centres == "steps" else [1 / side for side in spec.feature_maps]
-    priors = []
+    maps = []
     for side, step, sizes, pairs in zip(
         spec.feature_maps, steps, spec.square_sizes, spec.aspect_pairs
     ):
         shapes = _cell_shapes(sizes, pairs, spec.order)
-        for row, column in product(range(side), repeat=2):
-            if spec.order == "tf2":
-                row, column = column, row
-            centre = ((column + 0.5) * step, (row + 0.5) * step)
-            priors += [(*centre, *shape) for shape in shapes]
-    return _clip(torch.tensor(priors, dtype=torch.float64), spec.clip).to(dtype)
+        centres = (np.arange(side) + 0.5) * step
+        # A line is a row of cells; "tf2" takes a column instead.
+        along, across = (1, 0) if spec.order == "tf2" else (0, 1)
+        lines = np.empty((side, side, len(shapes), 4))
+        lines[..., along] = centres[:, None]
+        lines[..., across] = centres[:, None, None]
+        lines[..., 2:] = shapes
+        maps.append(lines.reshape(-1, 4))
+    return _clip(torch.tensor(np.concatenate(maps)), spec.clip).to(dtype)
 
 
 def _cell_shapes(

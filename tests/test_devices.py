@@ -27,6 +27,7 @@ from voc_files import write_two
 import ssd_annotated
 from ssd_annotated import (
     boxes,
+    candidates,
     checkpoint,
     coding,
     detection,
@@ -257,14 +258,19 @@ CALLS = {
         f"loss.MultiBoxLoss.forward {k}": lambda each=each: each(PREDICTIONS, TARGETS)
         for k, each in enumerate(LOSSES)
     },
-    "loss.check_target": lambda: loss.check_target(TARGET, num_classes=3),
+    "loss.MultiBoxLoss.find_positives": lambda: LOSSES[1].find_positives(TARGETS, num_classes=9),
+    "loss.check_targets": lambda: loss.check_targets(TARGETS, num_classes=3),
+    "loss.assign_positives": lambda: loss.assign_positives(PRIORS, TARGETS),
+    "loss.hardest_negatives": lambda: loss.hardest_negatives(BOXES[:, :2], [1] * 300),
+    "matching.check_all_boxes": lambda: matching.check_all_boxes([BOXES[:3], BOXES[:0]]),
+    "matching.find_positives": lambda: matching.find_positives(PRIORS, [BOXES[:3], BOXES[:0]]),
+    "candidates.find_candidates": lambda: candidates.find_candidates(PRIORS, [BOXES], 0.5).rows,
     "loss.assign_targets": lambda: loss.assign_targets(PRIORS, TARGETS),
     "loss.mine_hard_negatives": lambda: loss.mine_hard_negatives(BOXES, BOXES > 0.7),
     "loss.smooth_l1": lambda: loss.smooth_l1(BOXES),
     "loss.focal_loss": lambda: loss.focal_loss(PREDICTIONS[1], PREDICTIONS[1].argmin(dim=2)),
     "matching.match_priors": lambda: matching.match_priors(PRIORS, BOXES[:3]),
     "matching.bipartite_match": lambda: matching.bipartite_match(BOXES[:3]),
-    "matching.match_batch": lambda: matching.match_batch(PRIORS, [BOXES[:3], BOXES[:0]]),
     "app.writers.found_plainly": lambda: writers.found_plainly(PHOTO, FOUND, NAMES),
     "app.writers.json_document": lambda: write(
         writers.json_document(Path("a.json"), {}, NAMES), FILE
@@ -337,13 +343,15 @@ CALLS = {
     "training.train.Trainer.step float16": lambda: after_steps(
         trainer(precision="float16", clip_norm=1)
     ),
+    "training.train.Trainer.wait": lambda: after_steps(trainer())[1] and trainer().wait(),
+    "training.train.Record.__getitem__": lambda: trainer().step()["confidence"],
     "training.train.Trainer.state": lambda: trainer().state(),
     "training.train.Trainer.restore": lambda: after_steps(restored(precision="float16")),
     "training.settings.make_optimizer": lambda: settings.make_optimizer(
         MODEL, settings.Settings()
     ).state_dict(),
     "training.batches.make_loader": lambda: list(
-        batches.make_loader(DATA, MODEL, settings.Settings(2, 2), 0)
+        batches.make_loader(DATA, MODEL, LOSSES[0], settings.Settings(2, 2), 0)
     ),
     "transforms.prepare": lambda: transforms.prepare(PHOTO, RECIPE),
     "transforms.collate": lambda: transforms.collate([DATA[0], DATA[1]], RECIPE),

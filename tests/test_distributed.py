@@ -28,7 +28,7 @@ STEP = Settings(steps=1, batch_size=4, lr=1e-2, weight_decay=0.0, freeze_batch_n
 def gradients(model, dataset, settings=STEP, **options):
     """The record of one step, and the gradient that it followed."""
     trainer = Trainer(model, dataset, settings, MultiBoxLoss(model.priors, **options))
-    record = trainer.step()
+    record = dict(trainer.step())
     del record["images_per_second"]
     return record, [weight.grad for weight in model.parameters()]
 

@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import plain_targets as plain
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,12 +16,15 @@ from torchvision.models.detection.ssd import SSD
 from ssd_annotated.boxes import cxcywh_to_xyxy
 from ssd_annotated.loss import (
     MultiBoxLoss,
+    Positives,
     assign_targets,
+    check_targets,
     focal_loss,
     mine_hard_negatives,
     smooth_l1,
 )
 from ssd_annotated.matching import match_priors
+from ssd_annotated.priors import PRESETS, make_priors
 
 CLASSES = 4
 DTYPE = torch.float64
@@ -180,6 +184,58 @@ def test_torchvisions_loss():
     ours = MultiBoxLoss(priors, method="argmax")(predictions, targets)
     torch.testing.assert_close(ours.localization, theirs["bbox_regression"], rtol=1e-4, atol=0)
     torch.testing.assert_close(ours.confidence, theirs["classification"], rtol=1e-4, atol=0)
+
+
+# ---------------------------------------------------------------- the plain version
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"alpha": 0.5, "beta": 0.2, "negatives_per_positive": 2.5},
+        {"negatives_per_positive": 1000.0},
+        {"localization": "l1", "normalize": "images", "threshold": 0.4},
+        {"confidence": "focal", "gamma": 1.5, "normalize": "priors"},
+        {"confidence": "focal", "normalize": "images", "method": "argmax"},
+    ],
+)
+@pytest.mark.parametrize("preset", ["caffe-voc", "tf2"])
+def test_values_and_gradients_are_those_of_the_plain_loss(preset, options):
+    priors = make_priors(PRESETS[preset], DTYPE)
+    _, predictions, targets = random_case([3, 0, 8, 1], len(priors), seed=2)
+    for tensor in predictions:
+        tensor.requires_grad_()
+    loss = MultiBoxLoss(priors, **options)
+    rest = {k: v for k, v in options.items() if k not in ("threshold", "method")}
+    ratio = rest.pop("negatives_per_positive", 3.0)
+    true_offsets, labels = plain.assign_targets(
+        priors, targets, loss.threshold, loss.method, loss.variances
+    )
+    for ours, theirs in zip(
+        assign_targets(priors, targets, loss.threshold, loss.method), (true_offsets, labels)
+    ):
+        assert torch.equal(ours, theirs)
+    expected = plain.multibox_loss(*predictions, true_offsets, labels, ratio, **rest)
+    parts = loss(predictions, targets)
+    torch.testing.assert_close(parts[:3], expected, rtol=1e-9, atol=0)
+    for ours, theirs in zip(
+        torch.autograd.grad(parts.total, predictions),
+        torch.autograd.grad(expected[0], predictions),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_targets_or_their_positives():
+    priors, predictions, targets = random_case([3, 0, 2])
+    loss = MultiBoxLoss(priors)
+    positives = loss.find_positives(targets, CLASSES)
+    assert isinstance(positives, Positives)
+    assert positives.counts == [sum(0 <= r - 40 * b < 40 for r in positives.rows) for b in range(3)]
+    assert as_numbers(loss(predictions, positives)) == as_numbers(loss(predictions, targets))
+    with refuses("predictions for 3 images, but 2 targets"):
+        loss(predictions, positives._replace(counts=[1, 2]))
 
 
 # ---------------------------------------------------------------- what the parts depend on
@@ -549,7 +605,7 @@ def test_the_priors_are_no_weights():
         ({"confidence": "bce"}, "confidence must be 'cross_entropy' or 'focal', not 'bce'"),
         ({"normalize": "batch"}, "normalize must be 'positives', 'images' or .*, not 'batch'"),
         ({"normalize": None}, "normalize must be .*, not None"),
-        ({"beta": 0.0}, "beta must be positive, not 0.0"),
+        ({"beta": 0.0}, "beta must be positive and finite, not 0.0"),
     ],
 )
 def test_unknown_options_are_refused(options, message):
@@ -561,7 +617,7 @@ def test_unknown_options_are_refused(options, message):
     ("options", "message"),
     [
         ({"threshold": 1.5}, r"threshold must be an IoU in \(0, 1\], not 1.5"),
-        ({"method": "best"}, "method must be one of .'bipartite', .* 'first'.*, not 'best'"),
+        ({"method": "best"}, "method must be 'bipartite', .* or 'first', not 'best'"),
     ],
 )
 def test_options_of_the_matching_are_refused_by_the_matching(options, message):
@@ -613,6 +669,14 @@ def test_predictions_must_fit_the_priors_and_the_targets():
         loss((offsets[..., :1], logits), targets)
 
 
+def test_all_targets_are_checked_not_the_first_alone():
+    _, _, targets = random_case([2, 1, 3])
+    check_targets(targets, CLASSES)
+    targets[2]["labels"][1] = CLASSES
+    with refuses(rf"labels\[4\] = {CLASSES}"):
+        check_targets(targets, CLASSES)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -634,10 +698,10 @@ def test_a_target_in_other_units_or_types_is_refused(change, message):
         ({"method": "hungarian"}, "method must be .* not 'hungarian'"),
         ({"normalize": "sum"}, "normalize must be .* not 'sum'"),
         ({"threshold": 7.0}, r"threshold must be an IoU in \(0, 1\], not 7.0"),
-        ({"alpha": -1.0}, "alpha must not be negative, but is -1.0"),
-        ({"gamma": -2.0}, "gamma must not be negative, but is -2.0"),
-        ({"negatives_per_positive": -3.0}, "negatives_per_positive must not be .* is -3.0"),
-        ({"variances": (0.0, 0.2)}, r"variances must be positive, not \(0.0, 0.2\)"),
+        ({"alpha": -1.0}, "alpha must be 0 or more, and finite, not -1.0"),
+        ({"gamma": -2.0}, "gamma must be 0 or more, and finite, not -2.0"),
+        ({"negatives_per_positive": -3.0}, "negatives_per_positive must be 0 or more, .* not -3.0"),
+        ({"variances": (0.0, 0.2)}, "variances must be positive and finite, not 0.0"),
     ],
 )
 def test_a_loss_that_cannot_be_is_refused_when_it_is_made(options, message):

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+import plain_targets as plain
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +13,9 @@ from torchvision.models.detection._utils import SSDMatcher
 from torchvision.ops import box_iou
 
 from ssd_annotated.boxes import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
-from ssd_annotated.matching import bipartite_match, match_batch, match_priors
+from ssd_annotated.candidates import find_candidates, find_grid, paired_iou
+from ssd_annotated.matching import bipartite_match, find_positives, match_priors
+from ssd_annotated.priors import PRESETS, PriorSpec, make_priors, tiny_priors
 
 # Corners on a grid of eighths: equal overlaps, shared best priors and misses are all common.
 interval = st.tuples(st.integers(0, 7), st.integers(1, 8)).map(
@@ -323,11 +327,146 @@ def test_a_batch_equals_image_by_image(method):
     torch.manual_seed(0)
     priors = torch.rand(50, 4) * 0.5 + 0.25
     images = [cxcywh_to_xyxy(torch.rand(n, 4) * 0.5 + 0.25) for n in (3, 0, 60, 1)]
-    batch = match_batch(priors, images, 0.4, method)
-    assert batch.shape == (4, 50)
-    for matches, objects in zip(batch, images, strict=True):
-        assert torch.equal(matches, match_priors(priors, objects, 0.4, method))
-    assert (batch[1] == -1).all()
+    rows, objects = find_positives(priors, images, 0.4, method)
+    batch = torch.full((4 * 50,), -1)
+    batch[rows] = torch.from_numpy(objects)
+    for number, (matches, boxes) in enumerate(zip(batch.view(4, 50), images, strict=True)):
+        before = sum(map(len, images[:number]))
+        alone = match_priors(priors, boxes, 0.4, method)
+        assert torch.equal(matches, torch.where(alone < 0, -1, alone + before))
+    assert rows.tolist() == sorted(set(rows.tolist()))
+
+
+# ---------------------------------------------------------------- priors on a grid
+
+#: Of these presets some priors are clipped at the border, and so do not repeat from cell to cell.
+NO_GRID = {"ssd.pytorch", "lufficc", "tf2"}
+
+
+def scene(kind, priors, seed=0):
+    """Objects of a kind that is hard to match, in the priors' precision."""
+    draw = torch.Generator().manual_seed(seed)
+    small, large, count = {
+        "usual": (0.05, 0.9, 12),
+        "tiny": (0.002, 0.08, 25),
+        "large": (0.5, 1.0, 8),
+        "many": (0.04, 0.5, 60),
+        "crowd": (0.1, 0.4, 5),
+        "copies": (0.05, 0.9, 12),
+        "odd": (0.05, 0.9, 6),
+    }[kind]
+    random = torch.rand(count, 4, generator=draw, dtype=torch.float64)
+    size = small * (large / small) ** random[:, 2:]
+    boxes = cxcywh_to_xyxy(torch.cat([random[:, :2], size], dim=1)).clamp(0, 1).to(priors)
+    if kind == "crowd":  # each object many times, and one that is a prior, bit for bit
+        boxes = torch.cat([boxes.repeat(8, 1), cxcywh_to_xyxy(priors[[77, 77, 78]])])
+    if kind == "copies":  # every overlap is 1 somewhere, and many are equal
+        boxes = cxcywh_to_xyxy(priors[torch.randperm(len(priors), generator=draw)[:30]])
+    if kind == "odd":  # points, lines, all the image, more than it, and outside of it
+        boxes[0, 2:], boxes[1, 2] = boxes[0, :2], boxes[1, 0]
+        whole = [[0, 0, 1, 1], [-0.5, -0.5, 1.5, 1.5], [1.2, 1.2, 1.9, 1.9], [0.5, 0.5, 0.5, 0.5]]
+        boxes = torch.cat([boxes, boxes.new_tensor(whole)])
+    return boxes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_all_presets_match_as_the_plain_search_does(preset, dtype):
+    priors = make_priors(PRESETS[preset], dtype)
+    assert (find_grid(priors.numpy()) is None) == (preset in NO_GRID)
+    for seed, kind in enumerate(("usual", "tiny", "large", "many", "crowd", "copies", "odd")):
+        boxes = scene(kind, priors, seed)
+        for method in METHODS:
+            threshold = (0.5, 0.35, 0.7)[seed % 3]
+            matches = match_priors(priors, boxes, threshold, method)
+            expected = plain.match_priors(priors, boxes, threshold, method)
+            assert torch.equal(matches, expected), (kind, method)
+
+
+@pytest.mark.parametrize("priors_dtype", [torch.float32, torch.float64])
+def test_priors_and_objects_of_different_precision(priors_dtype):
+    priors = make_priors(tiny_priors(64), priors_dtype)
+    other = torch.float32 if priors_dtype == torch.float64 else torch.float64
+    for seed, kind in enumerate(("usual", "crowd", "odd")):
+        boxes = scene(kind, priors, seed).to(other)
+        expected = plain.match_priors(priors, boxes)
+        assert torch.equal(match_priors(priors, boxes), expected)
+
+
+def test_priors_far_too_small_for_their_objects():
+    # Every prior within an object overlaps it as much as the next; only the last bit decides.
+    priors = make_priors(PriorSpec((40,), sizes=((0.02, 0.03),), ratios=((2.0,),)))
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.05, 0.05, 0.96, 0.98], [0.1, 0.0, 1.0, 0.95]])
+    for method in METHODS:
+        expected = plain.match_priors(priors, boxes, method=method)
+        assert torch.equal(match_priors(priors, boxes, method=method), expected)
+    assert len(find_candidates(priors, [boxes], 0.5).rows) == 0, "thousands would be listed"
+
+
+def test_a_ranking_is_no_longer_than_needed():
+    priors = make_priors(PriorSpec((40,), sizes=((0.02, 0.03),), ratios=((2.0,),)))
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(7, 1)
+    for method in METHODS:
+        expected = plain.match_priors(priors, boxes, method=method)
+        assert torch.equal(match_priors(priors, boxes, method=method), expected)
+    candidates = find_candidates(priors, [boxes[:3], boxes], 0.5)
+    iou = pairwise_iou(boxes[:1], cxcywh_to_xyxy(priors))[0]
+    order = iou.argsort(descending=True, stable=True)
+    assert [row for _, row in candidates.ranking(2)] == order[:3].tolist()
+    assert [row for _, row in candidates.ranking(3)] == (order[:7] + len(priors)).tolist()
+
+
+def test_priors_moved_from_their_grid_are_searched():
+    priors = make_priors(tiny_priors(128))
+    moved = priors.clone()
+    moved[700, 0] += 0.01
+    shuffled = priors[torch.randperm(len(priors), generator=torch.Generator().manual_seed(0))]
+    columns = make_priors(PriorSpec((8, 2), (0.2, 0.5), ((2.0,), ()), 0.8, order="tf2"))
+    for others in (moved, shuffled, columns):
+        assert find_grid(others.numpy()) is None
+        boxes = scene("usual", others)
+        assert torch.equal(match_priors(others, boxes), plain.match_priors(others, boxes))
+
+
+def test_priors_changed_in_place_are_seen():
+    priors = make_priors(tiny_priors(64))
+    boxes = scene("usual", priors)
+    match_priors(priors, boxes)
+    priors.mul_(0.9)
+    assert torch.equal(match_priors(priors, boxes), plain.match_priors(priors, boxes))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_more_objects_than_the_grid_has_priors(method):
+    priors = make_priors(PriorSpec((2, 1), (0.3, 0.6), ((), ()), 0.8))
+    boxes = scene("many", priors)
+    assert len(boxes) > len(priors)
+    expected = plain.match_priors(priors, boxes, method=method)
+    assert torch.equal(match_priors(priors, boxes, method=method), expected)
+
+
+def test_few_priors_are_looked_at():
+    priors = make_priors(PRESETS["caffe-voc"])
+    boxes = scene("usual", priors)
+    candidates = find_candidates(priors, [boxes], 0.5)
+    assert len(candidates.rows) < 0.01 * len(boxes) * len(priors)
+
+
+@given(some_boxes, some_boxes)
+def test_paired_iou_is_that_of_the_table(first, second):
+    for dtype in (torch.float32, torch.float64):
+        a, b = (corners(boxes).to(dtype) / 3 for boxes in (first, second))
+        paired = paired_iou(a.T.numpy()[:, :, None], b.T.numpy()[:, None])
+        assert np.array_equal(paired, pairwise_iou(a, b).numpy())
+        assert torch.equal(pairwise_iou(a, b), plain.pairwise_iou(a, b))
+
+
+def test_positives_are_counted_through_the_batch():
+    priors = torch.tensor([[0.2, 0.2, 0.2, 0.2], [0.8, 0.8, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2]])
+    boxes = cxcywh_to_xyxy(priors)
+    rows, objects = find_positives(priors, [boxes[[1]], boxes[:0], boxes[[2, 0]]])
+    assert rows.tolist() == [1, 6, 8]
+    assert objects.tolist() == [0, 2, 1]
 
 
 # ---------------------------------------------------------------- bad input
@@ -340,16 +479,14 @@ def test_a_threshold_outside_0_to_1_is_refused(threshold):
 
 
 def test_an_unknown_method_is_refused():
-    expected = (
-        r"method must be one of \('bipartite', 'forced', 'argmax', 'first'\), not 'hungarian'"
-    )
+    expected = "method must be 'bipartite', 'forced', 'argmax' or 'first', not 'hungarian'"
     with refuses(expected):
         match_priors(torch.rand(3, 4), torch.zeros(0, 4), method="hungarian")
 
 
 def test_a_batch_of_no_images_is_refused():
     with refuses("a batch needs at least one image, not 0"):
-        match_batch(torch.rand(3, 4), [])
+        find_positives(torch.rand(3, 4), [])
 
 
 @pytest.mark.parametrize(

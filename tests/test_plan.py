@@ -17,7 +17,18 @@ ALLOWED = {
 }
 #: The core's modules in order: each may import those before it.
 ORDER = (
-    *("checks", "files", "tables", "boxes", "priors", "coding", "matching", "loss", "nms"),
+    *(
+        "checks",
+        "files",
+        "tables",
+        "boxes",
+        "priors",
+        "coding",
+        "candidates",
+        "matching",
+        "loss",
+        "nms",
+    ),
     *("vgg", "model", "checkpoint", "transforms", "detection"),
 )
 

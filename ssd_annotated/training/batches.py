@@ -1,9 +1,10 @@
 """Batches: which images each step sees, and the workers that prepare them."""
 
+import copy
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count, islice
 from multiprocessing import parent_process
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssd_annotated.data.augment import Augmented
+from ssd_annotated.loss import MultiBoxLoss, Positives
 from ssd_annotated.model import SSD, Recipe
 from ssd_annotated.training import distributed
 from ssd_annotated.training.settings import Settings
@@ -53,27 +55,37 @@ class _Keyed(Dataset):
         return self.dataset[key if isinstance(self.dataset, Augmented) else key[0]]
 
 
-def make_loader(dataset: Dataset, model: SSD, settings: Settings, first_step: int) -> DataLoader:
-    """All batches from a step to the last: one loader, so that workers never wait for an epoch."""
+def make_loader(
+    dataset: Dataset, model: SSD, loss: MultiBoxLoss, settings: Settings, first_step: int
+) -> DataLoader:
+    """All batches from a step to the last: one loader, so that workers never wait for an epoch.
+
+    A batch is its images, its targets as arrays, and the `Positives` that the loss makes of them.
+    """
+    on_cpu = copy.deepcopy(loss).cpu()
+    find = partial(on_cpu.find_positives, num_classes=model.spec.num_classes)
     return DataLoader(
         _Keyed(dataset),
         batch_sampler=batch_keys(len(dataset), settings, first_step),
         num_workers=settings.workers,
-        collate_fn=partial(_collate, recipe=model.recipe),
+        collate_fn=partial(_collate, recipe=model.recipe, find_positives=find),
         pin_memory=model.priors.device.type == "cuda",
         worker_init_fn=start_worker,
     )
 
 
 def _collate(
-    samples: list[tuple[np.ndarray, dict[str, Tensor]]], recipe: Recipe
-) -> tuple[Float[Tensor, "B 3 H W"], list[dict[str, np.ndarray]]]:
-    """A batch, with what the loss wants of the targets as arrays.
+    samples: list[tuple[np.ndarray, dict[str, Tensor]]],
+    recipe: Recipe,
+    find_positives: Callable[[list[dict[str, Tensor]]], Positives],
+) -> tuple[Float[Tensor, "B 3 H W"], list[dict[str, np.ndarray]], Positives]:
+    """A batch, matched where it is made; its targets are kept for whoever asks what went wrong.
 
-    Each tensor that a worker sends is an open file, and 1024 of those are often all there may be.
+    They are arrays: each tensor that a worker sends is an open file, and 1024 may be all there are.
     """
     images, targets = collate(samples, recipe)
-    return images, [{name: t[name].numpy() for name in ("boxes", "labels")} for t in targets]
+    arrays = [{name: t[name].numpy() for name in ("boxes", "labels")} for t in targets]
+    return images, arrays, find_positives(targets)
 
 
 def start_worker(_number: int) -> None:

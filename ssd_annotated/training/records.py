@@ -2,10 +2,10 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from ssd_annotated.training import distributed
-from ssd_annotated.training.train import Record
 
 METRICS = "metrics.jsonl"
 
@@ -33,7 +33,7 @@ class Log:
         for output in filter(None, (self._file, self._board)):
             output.close()
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Mapping[str, int | float]) -> None:
         """Add a record; NaN, which JSON lacks, becomes null."""
         if self._file is None:
             return

@@ -8,6 +8,8 @@ finite, ``failure-step-N.pt`` (the batch). Every ``.pt`` is complete at any mome
 import math
 import signal
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -108,16 +110,19 @@ def run(
         Log(folder, trainer.next_step, tensorboard) as log,
         _bar(trainer, progress) as bar,
         stop_signals() as caught,
+        _keep_what_breaks(trainer, folder),
     ):
+        report = _Report(trainer, log, bar)
         while trainer.next_step < last_step and not _anyone_stopped(caught, model):
-            record = _step(trainer, folder)
-            log.write(record)
-            _show(bar, record, best)
+            report.add(trainer.step(), best)
             done = trainer.next_step
             if validation is not None and (done % validate_every == 0 or done == last_step):
+                report.finish(best)
                 best = _validate(trainer, validation, folder, log, best)
             if done % save_every == 0 and done < last_step:
+                report.finish(best)
                 _save(trainer, folder, best)
+        report.finish(best)
         _save(trainer, folder, best)  # here, where signals are still caught
     stopped_by = _who_stopped(caught) if trainer.next_step < last_step else None
     return Outcome(trainer.next_step, stopped_by, best)
@@ -179,12 +184,13 @@ def _save(trainer: Trainer, folder: Path, best: float | None) -> None:
         write_whole({**content, "trainer": trainer.state(), "best": best}, folder / LAST)
 
 
-def _step(trainer: Trainer, folder: Path) -> Record:
-    """Take one step; if the loss is not finite, store the batch that caused it."""
-    step = trainer.next_step
+@contextmanager
+def _keep_what_breaks(trainer: Trainer, folder: Path) -> Iterator[None]:
+    """If the loss is not finite, store the batch that caused it."""
     try:
-        return trainer.step()
+        yield
     except NonFiniteLossError as error:
+        step = trainer.next_step
         suffix = f"-rank-{distributed.rank()}" if distributed.world_size() > 1 else ""
         file = folder / f"failure-step-{step}{suffix}.pt"
         batch = {"images": error.images, "targets": error.targets}
@@ -224,6 +230,29 @@ def _who_stopped(caught: list[signal.Signals]) -> signal.Signals | None:
     """The first signal that any process caught."""
     everybody = distributed.gather([caught[:1]], distributed.world_size())
     return next((signals[0] for signals in everybody if signals), None)
+
+
+class _Report:
+    """Logs and shows each step when the next one is on its way, so that no step is waited for."""
+
+    def __init__(self, trainer: Trainer, log: Log, bar: tqdm) -> None:
+        self._trainer, self._log, self._bar = trainer, log, bar
+        self._unread: Record | None = None
+
+    def add(self, record: Record, best: float | None) -> None:
+        self._tell(best)
+        self._unread = record
+
+    def finish(self, best: float | None) -> None:
+        """Wait for the last step, and tell of it."""
+        self._trainer.wait()
+        self._tell(best)
+
+    def _tell(self, best: float | None) -> None:
+        if self._unread is not None:
+            self._log.write(self._unread)
+            _show(self._bar, self._unread, best)
+        self._unread = None
 
 
 def _bar(trainer: Trainer, progress: bool) -> tqdm:

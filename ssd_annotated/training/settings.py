@@ -146,5 +146,9 @@ def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimize
         },
     ]
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, settings.lr)
-    return torch.optim.SGD(groups, settings.lr, momentum=0.9)
+        return torch.optim.AdamW(groups, settings.lr, fused=True)
+    optimizer = torch.optim.SGD(groups, settings.lr, momentum=0.9, fused=True)
+    for parameter in model.parameters():
+        # Else a first step that is skipped leaves whatever the memory held (torch 2.15).
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer

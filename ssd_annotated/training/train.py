@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,13 +13,11 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ssd_annotated.checks import check_at_least
-from ssd_annotated.loss import LossParts, MultiBoxLoss
+from ssd_annotated.loss import LossParts, MultiBoxLoss, Positives
 from ssd_annotated.model import SSD
 from ssd_annotated.training import distributed
 from ssd_annotated.training.batches import make_loader
 from ssd_annotated.training.settings import QUICK, Settings, learning_rate, make_optimizer
-
-Record = dict[str, int | float]
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -27,6 +26,55 @@ class NonFiniteLossError(FloatingPointError):
     def __init__(self, message: str, images: Tensor, targets: list[dict[str, Tensor]]) -> None:
         super().__init__(message)
         self.images, self.targets = images, targets
+
+
+class Record(Mapping):
+    """What a step was like: step, localization, confidence, lr, images_per_second.
+
+    The losses, of before the step, come from the device when they are asked for: who asks at once
+    waits for the step to be done. If they are no numbers, that raises a `NonFiniteLossError`.
+    """
+
+    def __init__(
+        self, losses: Tensor, batch: tuple[Tensor, list[dict[str, np.ndarray]]], **known: float
+    ) -> None:
+        self._known, self._batch, self._ready = known, batch, None
+        self.step = known["step"]
+        self._losses = losses.to("cpu", non_blocking=True) if losses.is_cuda else losses
+        if losses.is_cuda:
+            self._ready = torch.cuda.Event()
+            self._ready.record()
+
+    def __getitem__(self, name: str) -> int | float:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def _all(self) -> dict[str, int | float]:
+        """Everything, the losses read once, when they have arrived."""
+        if self._losses is not None:
+            if self._ready is not None:
+                self._ready.synchronize()
+            localization, confidence = self._losses.tolist()
+            losses = {"localization": localization, "confidence": confidence}
+            if not math.isfinite(localization + confidence):
+                self._refuse(**losses)
+            self._known = {"step": self._known["step"], **losses, **self._known}
+            self._losses = self._batch = None
+        return self._known
+
+    def _refuse(self, localization: float, confidence: float) -> None:
+        images, targets = self._batch
+        raise NonFiniteLossError(
+            f"the loss is no longer finite at step {self._known['step']}: localization "
+            f"{localization}, confidence {confidence}",
+            images,
+            [{name: torch.from_numpy(array) for name, array in t.items()} for t in targets],
+        )
 
 
 def train(
@@ -60,10 +108,13 @@ def train(
     history = []
     bar = tqdm(range(trainer.settings.steps), disable=not progress, unit="step")
     for step in bar:
-        history.append(trainer.step())
-        bar.set_postfix_str(summary(history[-1]), refresh=False)
+        record = trainer.step()
+        if history:  # of the step before: nobody waits for this one
+            bar.set_postfix_str(summary(history[-1]), refresh=False)
+        history.append(record)
         if on_step is not None:
             on_step(step, model)
+    trainer.wait()
     return history
 
 
@@ -132,40 +183,50 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(model.priors.device.type, enabled=half)
         self.next_step = 0
         self._batches: Iterator | None = None
+        self._last: Record | None = None
+        #: 1 from a step on whose loss is no number, on the device, where nobody waits to see it.
+        self._broken = torch.zeros((), device=model.priors.device)
 
     def step(self) -> Record:
-        """Take one step down the gradient of one batch's loss.
-
-        Returns
-        -------
-        step, localization, confidence, lr, images_per_second; losses before the step.
+        """Take one step down the gradient of one batch's loss, without waiting for it to be done.
 
         Raises
         ------
         NonFiniteLossError
-            If the loss is NaN or infinite, naming the step and both parts. The weights are as they
-            were before the step.
+            If the loss of the step *before* was NaN or infinite, naming that step and both parts.
+            The weights, and the number of the next step, are as they were before it.
         """
         started = time.perf_counter()
-        images, targets = self._next_batch()
+        images, targets, positives = self._next_batch()
         lr = learning_rate(self.next_step, self.settings)
         self._set_mode(lr)
         with self._autocast():
             offsets, logits = self.network(images)
         priors = self.loss.priors  # of the precision that the loss is measured in
-        parts = self.loss((offsets.to(priors), logits.to(priors)), targets)
+        parts = self.loss((offsets.to(priors), logits.to(priors)), positives)
         share = distributed.global_share(parts, self.loss.normalize)
-        losses = self._finite_losses(parts, share, images, targets)
-        self._descend(parts.total * share)
+        losses = self._losses(parts, share)
+        self._descend(parts.total * share, losses)
+        self.wait()
         seconds = time.perf_counter() - started
-        record = {
-            "step": self.next_step,
-            **losses,
-            "lr": lr,
-            "images_per_second": self.settings.batch_size / seconds,
-        }
+        speed = self.settings.batch_size / seconds
+        self._last = Record(
+            losses, (images, targets), step=self.next_step, lr=lr, images_per_second=speed
+        )
         self.next_step += 1
-        return record
+        return self._last
+
+    def wait(self) -> None:
+        """Wait until the last step is done; a `NonFiniteLossError` if its loss is no number."""
+        last, self._last = self._last, None
+        if last is None:
+            return
+        try:
+            len(last)
+        except NonFiniteLossError:
+            self.next_step, self._batches = last.step, None
+            self._broken.zero_()
+            raise
 
     def state(self) -> dict[str, object]:
         """What must be kept, beside the weights, to go on as if nothing had happened."""
@@ -179,22 +240,19 @@ class Trainer:
         """Go on where `state` was taken; the model must have the weights of that moment."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.next_step, self._batches = state["next_step"], None
+        self.next_step, self._batches, self._last = state["next_step"], None, None
 
-    def _next_batch(self) -> tuple[Tensor, list[dict[str, Tensor]]]:
-        """The batch of the next step, where the model is."""
+    def _next_batch(self) -> tuple[Tensor, list[dict[str, np.ndarray]], Positives]:
+        """The batch of the next step, its images and positives where the model is."""
         if self._batches is None:
             self._batches = iter(
-                make_loader(self.dataset, self.model, self.settings, self.next_step)
+                make_loader(self.dataset, self.model, self.loss, self.settings, self.next_step)
             )
-        images, targets = next(self._batches)
+        images, targets, (counts, *found) = next(self._batches)
         priors = self.model.priors
         images = images.to(priors, non_blocking=True).to(memory_format=torch.channels_last)
-        on_device = [
-            {name: torch.from_numpy(array).to(priors.device) for name, array in target.items()}
-            for target in targets
-        ]
-        return images, on_device
+        found = [tensor.to(priors.device, non_blocking=True) for tensor in found]
+        return images, targets, Positives(counts, *found)
 
     def _set_mode(self, lr: float) -> None:
         """Train mode, whatever somebody who looked at the model left it in; and the rates."""
@@ -212,25 +270,19 @@ class Trainer:
         dtype = torch.float16 if precision == "float16" else torch.bfloat16
         return torch.autocast(kind, dtype, enabled=precision != "float32")
 
-    def _finite_losses(
-        self, parts: LossParts, share: Tensor, images: Tensor, targets: list[dict[str, Tensor]]
-    ) -> dict[str, float]:
-        """The whole batch's losses; if they are no numbers, all processes find out at once."""
+    def _losses(self, parts: LossParts, share: Tensor) -> Float[Tensor, "2"]:
+        """Localization and confidence loss of the whole batch, the same in all processes."""
         own = torch.stack([parts.localization, parts.confidence]) * share
-        # One copy from the device for both numbers: it makes the host wait for the device.
-        localization, confidence = (distributed.total(own) / distributed.world_size()).tolist()
-        if not math.isfinite(localization + confidence):
-            raise NonFiniteLossError(
-                f"the loss is no longer finite at step {self.next_step}: localization "
-                f"{localization}, confidence {confidence}",
-                images,
-                targets,
-            )
-        return {"localization": localization, "confidence": confidence}
+        return distributed.total(own) / distributed.world_size()
 
-    def _descend(self, loss: Float[Tensor, ""]) -> None:
+    def _descend(self, loss: Float[Tensor, ""], losses: Float[Tensor, "2"]) -> None:
+        """A step of the optimizer, or none from a loss on that is no number."""
+        finite = losses.isfinite().all() & (self._broken == 0)
+        self._broken.copy_(~finite)
         self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
+        # Half precision takes no step that leads nowhere; a fused optimizer none where this is 1.
+        self.scaler.scale(loss * torch.where(finite, 1, torch.nan)).backward()
+        self.optimizer.found_inf = self._broken
         if self.settings.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
