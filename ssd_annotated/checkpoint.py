@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssd_annotated.files import whole
+from ssd_annotated.support.files import whole
 from ssd_annotated.model import SSD, ModelSpec, Recipe, build, check_architecture
 from ssd_annotated.priors import PriorSpec
 

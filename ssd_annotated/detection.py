@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from ssd_annotated.checks import check_at_least
+from ssd_annotated.support.checks import check_at_least
 from ssd_annotated.model import SSD, Recipe, evaluating
 from ssd_annotated.nms import Detections, postprocess
 from ssd_annotated.transforms import prepare

@@ -15,8 +15,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from ssd_annotated.boxes import check_boxes
-from ssd_annotated.candidates import Candidates, Ranking, by_falling_iou, find_candidates
-from ssd_annotated.checks import check_choice, check_iou
+from ssd_annotated.support.candidates import Candidates, Ranking, by_falling_iou, find_candidates
+from ssd_annotated.support.checks import check_choice, check_iou
 
 #: An object that overlaps no free prior by more than this stays unmatched (as in Caffe).
 SMALLEST_OVERLAP = 1e-6

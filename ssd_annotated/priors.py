@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssd_annotated.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from ssd_annotated.checks import check_choice, check_positive
+from ssd_annotated.support.checks import check_choice, check_positive
 
 
 @dataclass(frozen=True)

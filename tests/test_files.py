@@ -2,7 +2,7 @@
 
 from refusals import refuses
 
-from ssd_annotated.files import whole
+from ssd_annotated.support.files import whole
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):

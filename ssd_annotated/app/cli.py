@@ -44,7 +44,7 @@ from ssd_annotated.app.arguments import (
     refuse_without_objects,
     usage_errors,
 )
-from ssd_annotated.files import whole
+from ssd_annotated.support.files import whole
 
 #: All sets that PASCAL VOC has published with their annotations.
 ARCHIVES = ("2007:trainval", "2012:trainval", "2007:test")

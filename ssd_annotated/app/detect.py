@@ -22,7 +22,7 @@ from ssd_annotated.app.writers import (
     json_document,
     json_lines,
 )
-from ssd_annotated.checks import check_at_least
+from ssd_annotated.support.checks import check_at_least
 from ssd_annotated.data.annotation import Problem
 from ssd_annotated.detection import changed, detect_stream
 from ssd_annotated.model import SSD, Recipe

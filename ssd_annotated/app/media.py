@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from ssd_annotated.checks import check_choice
+from ssd_annotated.support.checks import check_choice
 from ssd_annotated.data.annotation import Problem
 from ssd_annotated.data.pairs import SUFFIXES
 

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from ssd_annotated.app.draw import draw_detections, to_pixels
 from ssd_annotated.app.media import Frame, Photograph
-from ssd_annotated.files import whole
+from ssd_annotated.support.files import whole
 from ssd_annotated.model import Recipe
 from ssd_annotated.nms import Detections
 

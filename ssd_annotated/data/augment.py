@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from ssd_annotated.boxes import pairwise_iou
 from ssd_annotated.checkpoint import plain
-from ssd_annotated.checks import check_at_least, check_seed
+from ssd_annotated.support.checks import check_at_least, check_seed
 from ssd_annotated.data.warp import (
     INTERPOLATIONS,
     Distortion,

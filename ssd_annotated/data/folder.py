@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssd_annotated.checks import check_choice
+from ssd_annotated.support.checks import check_choice
 from ssd_annotated.data.annotation import (
     DataError,
     Problem,

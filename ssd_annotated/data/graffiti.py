@@ -15,7 +15,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssd_annotated.checks import check_at_least, check_choice, check_seed
+from ssd_annotated.support.checks import check_at_least, check_choice, check_seed
 from ssd_annotated.data.layout import VARIANTS, Variant, draw_boxes, draw_count
 from ssd_annotated.data.spray import (
     SPLITS,

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
 
-from ssd_annotated.checks import check_choice
+from ssd_annotated.support.checks import check_choice
 
 # Each split has a person, plants, metal, darkness and a rough texture; no photograph is in both.
 PHOTOGRAPHS = {

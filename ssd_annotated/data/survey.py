@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ssd_annotated.boxes import cxcywh_to_xyxy, pairwise_iou
 from ssd_annotated.data.annotation import Problem
 from ssd_annotated.data.folder import list_problems
-from ssd_annotated.tables import text_table
+from ssd_annotated.support.tables import text_table
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 WIDTH = 99  # columns of a table

@@ -24,7 +24,7 @@ from ssd_annotated.evaluation.voc import (
     judge,
 )
 from ssd_annotated.nms import Detections
-from ssd_annotated.tables import text_table
+from ssd_annotated.support.tables import text_table
 
 NEAR = 0.1  # the least IoU of a box that is near an object (Hoiem et al. 2012)
 KINDS = ("duplicate", "localization", "confusion", "background", "miss")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssd_annotated.boxes import check_boxes, paired_iou
 from ssd_annotated.nms import Detections
-from ssd_annotated.tables import text_table
+from ssd_annotated.support.tables import text_table
 
 MISS, HIT, IGNORED = 0, 1, 2
 

@@ -26,7 +26,7 @@ from ssd_annotated.checkpoint import (
     uncompiled,
     write_whole,
 )
-from ssd_annotated.checks import check_at_least
+from ssd_annotated.support.checks import check_at_least
 from ssd_annotated.data.augment import Augmented
 from ssd_annotated.loss import MultiBoxLoss
 from ssd_annotated.model import SSD, check_architecture

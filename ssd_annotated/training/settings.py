@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ssd_annotated.checks import (
+from ssd_annotated.support.checks import (
     check_at_least,
     check_choice,
     check_non_negative,

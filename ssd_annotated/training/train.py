@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ssd_annotated.checks import check_at_least
+from ssd_annotated.support.checks import check_at_least
 from ssd_annotated.loss import LossParts, MultiBoxLoss, Positives
 from ssd_annotated.model import SSD
 from ssd_annotated.training import distributed
