@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssd_annotated.support.files import whole
 from ssd_annotated.model import SSD, ModelSpec, Recipe, build, check_architecture
 from ssd_annotated.priors import PriorSpec
+from ssd_annotated.support.files import whole
 
 
 def save_model(model: SSD, path: str | Path, dtype: torch.dtype | None = None) -> None:

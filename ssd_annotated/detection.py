@@ -8,9 +8,9 @@ from itertools import islice
 import numpy as np
 import torch
 
-from ssd_annotated.support.checks import check_at_least
 from ssd_annotated.model import SSD, Recipe, evaluating
 from ssd_annotated.nms import Detections, postprocess
+from ssd_annotated.support.checks import check_at_least
 from ssd_annotated.transforms import prepare
 
 #: What a recipe says about post-processing: all but the predictions and their priors.

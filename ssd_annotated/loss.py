@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ssd_annotated.support.checks import check_choice, check_iou, check_non_negative, check_positive
 from ssd_annotated.coding import VARIANCES, check_predictions, encode
 from ssd_annotated.matching import Method, check_all_boxes, find_positives
+from ssd_annotated.support.checks import check_choice, check_iou, check_non_negative, check_positive
 
 #: What a target must have.
 _TARGET = ("boxes", "labels")

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssd_annotated.support.checks import check_at_least, check_choice, check_length, check_positive
 from ssd_annotated.coding import VARIANCES
 from ssd_annotated.priors import PRESETS, PriorSpec, make_priors, tiny_priors
+from ssd_annotated.support.checks import check_at_least, check_choice, check_length, check_positive
 from ssd_annotated.vgg import VGGTrunk, load_imagenet, xavier_init
 
 

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ssd_annotated.boxes import paired_iou
-from ssd_annotated.support.checks import check_at_least, check_within
 from ssd_annotated.coding import VARIANCES, check_predictions, decode
+from ssd_annotated.support.checks import check_at_least, check_within
 
 #: So many candidates of a heap take their turns at a time.
 _PIECE = 32

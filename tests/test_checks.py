@@ -5,7 +5,7 @@ import math
 import pytest
 from refusals import refuses
 
-from ssd_annotated import checks
+from ssd_annotated.support import checks
 
 
 @pytest.mark.parametrize(

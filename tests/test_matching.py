@@ -13,9 +13,9 @@ from torchvision.models.detection._utils import SSDMatcher
 from torchvision.ops import box_iou
 
 from ssd_annotated.boxes import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
-from ssd_annotated.support.candidates import find_candidates, find_grid, paired_iou
 from ssd_annotated.matching import bipartite_match, find_positives, match_priors
 from ssd_annotated.priors import PRESETS, PriorSpec, make_priors, tiny_priors
+from ssd_annotated.support.candidates import find_candidates, find_grid, paired_iou
 
 # Corners on a grid of eighths: equal overlaps, shared best priors and misses are all common.
 interval = st.tuples(st.integers(0, 7), st.integers(1, 8)).map(

@@ -23,6 +23,7 @@ PLACES = {
     "evaluation": (2, 260, 460),
     "published": (2, 480, 680),
     CORE: (3, 20, 680),
+    "support": (4, 20, 680),
 }
 WIDTH, GAP, LINE, LETTER = 700, 40, 18, 7.2  # of the figure, between rows, of a line, of a letter
 #: What the chapters explain; the core's other modules serve these.
@@ -103,7 +104,7 @@ def draw() -> str:
     """The whole figure as SVG."""
     rows = {part: lines(part, names) for part, names in modules().items()}
     edges, top = {}, 20
-    for row in range(4):
+    for row in range(5):
         most = max(len(rows[part]) for part, place in PLACES.items() if place[0] == row)
         edges[row] = (top, top + 36 + LINE * most)
         top = edges[row][1] + GAP
@@ -112,7 +113,7 @@ def draw() -> str:
         for part, (row, *_) in PLACES.items()
     )
     drawn = "".join(arrow(upper, lower, edges) for upper, lower in visible(arrows()))
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {edges[3][1] + 20}">
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {edges[4][1] + 20}">
 <style>text {{ font: 13px sans-serif; fill: #222 }} .name {{ font-weight: bold }}
 rect {{ stroke: #555; fill: #f4f4f4 }} .core {{ fill: #dcebfa; stroke: #1769c6 }}
 path {{ stroke: #555; stroke-width: 1.5; fill: none }}</style>

@@ -22,11 +22,11 @@ from ssd_annotated.app.writers import (
     json_document,
     json_lines,
 )
-from ssd_annotated.support.checks import check_at_least
 from ssd_annotated.data.annotation import Problem
 from ssd_annotated.detection import changed, detect_stream
 from ssd_annotated.model import SSD, Recipe
 from ssd_annotated.nms import Detections
+from ssd_annotated.support.checks import check_at_least
 
 
 class Tally(NamedTuple):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ssd_annotated.app.writers import describe
 from ssd_annotated.coding import decode
-from ssd_annotated.support.files import whole
 from ssd_annotated.model import SSD
+from ssd_annotated.support.files import whole
 
 #: Key of the file's metadata; its value is the model's `describe`, as JSON.
 METADATA = "ssd_annotated"

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from ssd_annotated.support.checks import check_choice
 from ssd_annotated.data.annotation import Problem
 from ssd_annotated.data.pairs import SUFFIXES
+from ssd_annotated.support.checks import check_choice
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 

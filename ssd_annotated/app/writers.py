@@ -15,9 +15,9 @@ from jaxtyping import UInt8
 
 from ssd_annotated.app.draw import draw_detections, to_pixels
 from ssd_annotated.app.media import Frame, Photograph
-from ssd_annotated.support.files import whole
 from ssd_annotated.model import Recipe
 from ssd_annotated.nms import Detections
+from ssd_annotated.support.files import whole
 
 # Takes one photograph or frame and its detections.
 Writer = Callable[[Photograph | Frame, Detections], None]

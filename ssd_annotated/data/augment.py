@@ -15,7 +15,6 @@ from torch.utils.data import Dataset
 
 from ssd_annotated.boxes import pairwise_iou
 from ssd_annotated.checkpoint import plain
-from ssd_annotated.support.checks import check_at_least, check_seed
 from ssd_annotated.data.warp import (
     INTERPOLATIONS,
     Distortion,
@@ -26,6 +25,7 @@ from ssd_annotated.data.warp import (
     centres_inside,
     check_fractions,
 )
+from ssd_annotated.support.checks import check_at_least, check_seed
 from ssd_annotated.transforms import check_image
 
 #: Between which numbers a range of `Augmentation` may lie.

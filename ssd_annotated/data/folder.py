@@ -18,7 +18,6 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssd_annotated.support.checks import check_choice
 from ssd_annotated.data.annotation import (
     DataError,
     Problem,
@@ -26,6 +25,7 @@ from ssd_annotated.data.annotation import (
     decoding_problem,
     read_image,
 )
+from ssd_annotated.support.checks import check_choice
 
 
 class AnnotatedFolder(Dataset):

@@ -15,7 +15,6 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssd_annotated.support.checks import check_at_least, check_choice, check_seed
 from ssd_annotated.data.layout import VARIANTS, Variant, draw_boxes, draw_count
 from ssd_annotated.data.spray import (
     SPLITS,
@@ -27,6 +26,7 @@ from ssd_annotated.data.spray import (
     spray,
     stencil,
 )
+from ssd_annotated.support.checks import check_at_least, check_choice, check_seed
 
 CLASS_NAMES = ("background", *"0123456789")  # the label of a digit is the digit + 1
 MAX_TILT = 15.0  # degrees

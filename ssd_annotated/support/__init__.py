@@ -1,1 +1,1 @@
-"""What the core stands on: checks of arguments, whole files, tables, and the search for candidates."""
+"""What the core stands on: checks, whole files, tables, and the search for candidates."""

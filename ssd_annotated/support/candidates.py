@@ -15,8 +15,6 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from ssd_annotated.boxes import cxcywh_to_xyxy
-
 #: The priors of an object, best first: pairs (IoU, prior).
 Ranking = Iterator[tuple[float, int]]
 #: Pairs of an object and a prior, object by object: the number of each, and their IoU.
@@ -128,7 +126,8 @@ def _numbers(tensor: Tensor) -> ndarray:
 def _analyse(data: bytes, dtype: np.dtype) -> tuple[Float[ndarray, "4 P"], Grid | None]:
     """The corners of priors, each coordinate by itself, and their grid; seldom asked for others."""
     priors = np.frombuffer(data, dtype).reshape(-1, 4).copy()
-    return cxcywh_to_xyxy(torch.from_numpy(priors)).numpy().T.copy(), find_grid(priors)
+    centre, size = priors.T[:2], priors.T[2:]
+    return np.concatenate([centre - size / 2, centre + size / 2]), find_grid(priors)
 
 
 def paired_iou(a: Float[ndarray, "4 *#n"], b: Float[ndarray, "4 *#n"]) -> Float[ndarray, "*n"]:

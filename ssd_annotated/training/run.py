@@ -26,10 +26,10 @@ from ssd_annotated.checkpoint import (
     uncompiled,
     write_whole,
 )
-from ssd_annotated.support.checks import check_at_least
 from ssd_annotated.data.augment import Augmented
 from ssd_annotated.loss import MultiBoxLoss
 from ssd_annotated.model import SSD, check_architecture
+from ssd_annotated.support.checks import check_at_least
 from ssd_annotated.training import distributed
 from ssd_annotated.training.records import Log
 from ssd_annotated.training.settings import Settings

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ssd_annotated.support.checks import check_at_least
 from ssd_annotated.loss import LossParts, MultiBoxLoss, Positives
 from ssd_annotated.model import SSD
+from ssd_annotated.support.checks import check_at_least
 from ssd_annotated.training import distributed
 from ssd_annotated.training.batches import make_loader
 from ssd_annotated.training.settings import QUICK, Settings, learning_rate, make_optimizer
