@@ -1,8 +1,8 @@
-"""Candidates: the few priors that an object overlaps well, found by arithmetic, not by search.
+"""Candidates: the few priors that an object overlaps well, found by arithmetic and not by search.
 
-The priors of one shape stand on a grid of cells, and their IoU with an object falls with the
-distance in x and in y, each for itself. So the best of a shape stands in the nearest cell, and all
-above a level fill a rectangle of cells. SSD300 has 8732 priors, but only thirty shapes.
+The priors of one shape stand on a grid of cells. Their IoU with an object falls with the distance
+in x and with the distance in y. So the best prior of a shape stands in the nearest cell, and all
+priors above a level lie in a rectangle of cells. SSD300 has 8732 priors, but only thirty shapes.
 """
 
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ Ranking = Iterator[tuple[float, int]]
 Pairs = tuple[Int[ndarray, " K"], Int[ndarray, " K"], Float[ndarray, " K"]]
 #: Single precision misplaces a corner by less than this; priors are a thousand times as large.
 _ROUNDING = 1e-6
-#: A pyramid of more maps than this is none.
+#: Priors that seem to have more maps than this have no grid.
 _MOST_MAPS = 16
-#: An object that fits no prior may overlap thousands a little: so many of them are not listed.
+#: An object that fits no prior may overlap thousands a little; more than this are not listed.
 _MOST_PAIRS = 1000
 
 
@@ -41,8 +41,8 @@ class Grid(NamedTuple):
 class Candidates:
     """All objects of a batch, with the rows image · P + prior that each overlaps well.
 
-    Listed are all pairs whose IoU reaches the threshold. An object without such a pair has those
-    that come near its best one, or, if it overlaps next to nothing, none.
+    All pairs whose IoU reaches the threshold are listed. For an object without such a pair, the
+    pairs near its best IoU are listed instead, or none if it overlaps next to nothing.
 
     Attributes
     ----------
@@ -72,15 +72,15 @@ class Candidates:
         return iou, rows
 
     def ranking(self, index: int) -> Ranking:
-        """An object's pairs (IoU, row), best first: those that are listed, then all that can do.
+        """An object's pairs (IoU, row), best first: the listed ones, then all others it may need.
 
-        Other objects of its image take one prior each, so it never needs more than there are.
+        Each other object of its image takes one prior, so it never needs more pairs than objects.
         """
         most = int((self._home == self._home[index]).sum())
         own = slice(self._ends[index], self._ends[index + 1])
         order = self.rows[own].argsort()
         yield from by_falling_iou(self.iou[own][order], self.rows[own][order], most)
-        # What a suspended generator names stays in memory: so nothing large has a name here.
+        # A suspended generator keeps its variables in memory, so nothing large has a name here.
         yield from by_falling_iou(self._overlaps(index), self._every(index), most)
 
     def _every(self, index: int) -> Int[ndarray, " P"]:

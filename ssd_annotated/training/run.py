@@ -97,11 +97,7 @@ def run(
     NonFiniteLossError
         If the loss is not finite; the message names the file with the batch that caused it.
     """
-    check_architecture(uncompiled(model).spec.architecture)  # now, and not at the first checkpoint
-    check_at_least("validate_every", validate_every, 1)
-    check_at_least("save_every", save_every, 1)
-    if validation is not None:
-        check_at_least("len(validation)", len(validation), 1)
+    _check(model, validation, validate_every, save_every)
     folder = Path(folder)
     trainer = Trainer(model, dataset, settings, loss)
     best = _begin(folder, trainer, resume)
@@ -128,7 +124,16 @@ def run(
     return Outcome(trainer.next_step, stopped_by, best)
 
 
-# --- Beginning, going on, keeping -----------------------------------------------------------------
+# --- Starting, resuming, saving -------------------------------------------------------------------
+
+
+def _check(model: SSD, validation: Dataset | None, validate_every: int, save_every: int) -> None:
+    """Refuse now what would fail at the first checkpoint or validation."""
+    check_architecture(uncompiled(model).spec.architecture)
+    check_at_least("validate_every", validate_every, 1)
+    check_at_least("save_every", save_every, 1)
+    if validation is not None:
+        check_at_least("len(validation)", len(validation), 1)
 
 
 def _begin(folder: Path, trainer: Trainer, resume: bool) -> float | None:
@@ -233,7 +238,7 @@ def _who_stopped(caught: list[signal.Signals]) -> signal.Signals | None:
 
 
 class _Report:
-    """Logs and shows each step when the next one is on its way, so that no step is waited for."""
+    """Logs and shows each step once the next one is on its way, so that no step waits for it."""
 
     def __init__(self, trainer: Trainer, log: Log, bar: tqdm) -> None:
         self._trainer, self._log, self._bar = trainer, log, bar
@@ -244,7 +249,7 @@ class _Report:
         self._unread = record
 
     def finish(self, best: float | None) -> None:
-        """Wait for the last step, and tell of it."""
+        """Wait for the last step, then log and show it."""
         self._trainer.wait()
         self._tell(best)
 
