@@ -27,7 +27,6 @@ from voc_files import write_two
 import ssd_annotated
 from ssd_annotated import (
     boxes,
-    candidates,
     checkpoint,
     coding,
     detection,
@@ -46,6 +45,7 @@ from ssd_annotated.data import voc as voc_data
 from ssd_annotated.evaluation import coco, mistakes, voc
 from ssd_annotated.notebook import plot, show
 from ssd_annotated.published import conventions, weights
+from ssd_annotated.support import candidates
 from ssd_annotated.training import batches, distributed, run, settings, train, validation
 
 # --- What the functions are given: all of it lies on the CPU --------------------------------------
@@ -264,7 +264,9 @@ CALLS = {
     "loss.hardest_negatives": lambda: loss.hardest_negatives(BOXES[:, :2], [1] * 300),
     "matching.check_all_boxes": lambda: matching.check_all_boxes([BOXES[:3], BOXES[:0]]),
     "matching.find_positives": lambda: matching.find_positives(PRIORS, [BOXES[:3], BOXES[:0]]),
-    "candidates.find_candidates": lambda: candidates.find_candidates(PRIORS, [BOXES], 0.5).rows,
+    "support.candidates.find_candidates": lambda: (
+        candidates.find_candidates(PRIORS, [BOXES], 0.5).rows
+    ),
     "loss.assign_targets": lambda: loss.assign_targets(PRIORS, TARGETS),
     "loss.mine_hard_negatives": lambda: loss.mine_hard_negatives(BOXES, BOXES > 0.7),
     "loss.smooth_l1": lambda: loss.smooth_l1(BOXES),
