@@ -186,6 +186,9 @@ def write(output, item):
 
 #: By the name of the function, and a word on which call it is where there are several.
 CALLS = {
+    "data.augment.without_crowds": lambda: augment.without_crowds(
+        {**TARGET, "crowd": TARGET["difficult"]}
+    ),
     "data.augment.sample": lambda: augment.sample(
         rng(), augment.Augmentation(), (40, 30), BOXES[:3], image_size=64
     ),
@@ -394,7 +397,9 @@ NOT_CALLED = {
     "app.arguments": "strings come in, and what is done with them is done by functions above",
     "app.cli": "the same",
     "app.detect.Job.recipe_for": "strings and numbers",
-    "checks": "numbers and names",
+    "support.checks": "numbers and names",
+    "data.entries": "from JSON to numbers; `AnnotatedFolder` makes the tensors",
+    "model.register_architecture": "keeps a function under a name",
     "data.coco": "from JSON to NumPy; `AnnotatedFolder` makes the tensors",
     "app.export": "takes seconds, with a copy that it moves to the CPU",
     "model.evaluating": "sets modes; `detect` enters it",
