@@ -131,6 +131,19 @@ def test_the_first_record_is_the_loss_of_the_untrained_model(option):
     assert record["confidence"] == pytest.approx(expected.confidence.item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_default_type_of_numbers_does_not_matter(optimizer):
+    models = [small(), small(), small().double()]
+    expected = losses(run(models[0], batch_size=2, optimizer=optimizer))
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = losses(run(models[1], batch_size=2, optimizer=optimizer))
+        torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-5, atol=0)
+        run(models[2], batch_size=2, optimizer=optimizer)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_on_step_sees_the_model_after_each_step():
     model, seen = small(), []
     before = next(model.parameters()).clone()

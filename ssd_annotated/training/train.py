@@ -109,7 +109,7 @@ def train(
     bar = tqdm(range(trainer.settings.steps), disable=not progress, unit="step")
     for step in bar:
         record = trainer.step()
-        if history:  # of the step before: nobody waits for this one
+        if history:  # the step before, so that the bar does not wait for this one
             bar.set_postfix_str(summary(history[-1]), refresh=False)
         history.append(record)
         if on_step is not None:
@@ -119,7 +119,7 @@ def train(
 
 
 def summary(record: Record) -> str:
-    """What a progress bar says beside the step and the time left."""
+    """What a progress bar shows besides the step and the time left."""
     return (
         f"localization {record['localization']:.2f}, confidence {record['confidence']:.2f}, "
         f"lr {record['lr']:.1e}, {record['images_per_second']:.0f} images/s"
@@ -153,8 +153,8 @@ class Trainer:
 
     Notes
     -----
-    What step s sees depends on the settings, the data and s alone, not on what was before: a run
-    that goes on from a saved state is the run that was never interrupted.
+    What step s sees depends only on the settings, the data and s. A run that continues from a saved
+    state is therefore the same as one that was never interrupted.
     """
 
     def __init__(
@@ -184,8 +184,8 @@ class Trainer:
         self.next_step = 0
         self._batches: Iterator | None = None
         self._last: Record | None = None
-        #: 1 from a step on whose loss is no number, on the device, where nobody waits to see it.
-        self._broken = torch.zeros((), device=model.priors.device)
+        #: 1 from the first step on whose loss is not finite; on the device, so that no step waits.
+        self._broken = torch.zeros((), dtype=torch.float32, device=model.priors.device)
 
     def step(self) -> Record:
         """Take one step down the gradient of one batch's loss, without waiting for it to be done.
@@ -194,7 +194,7 @@ class Trainer:
         ------
         NonFiniteLossError
             If the loss of the step *before* was NaN or infinite, naming that step and both parts.
-            The weights, and the number of the next step, are as they were before it.
+            The weights and the number of the next step are as they were before it.
         """
         started = time.perf_counter()
         images, targets, positives = self._next_batch()
@@ -217,7 +217,7 @@ class Trainer:
         return self._last
 
     def wait(self) -> None:
-        """Wait until the last step is done; a `NonFiniteLossError` if its loss is no number."""
+        """Wait for the last step; raise `NonFiniteLossError` if its loss is NaN or infinite."""
         last, self._last = self._last, None
         if last is None:
             return
@@ -229,7 +229,7 @@ class Trainer:
             raise
 
     def state(self) -> dict[str, object]:
-        """What must be kept, beside the weights, to go on as if nothing had happened."""
+        """What must be kept, besides the weights, to continue as if nothing had happened."""
         return {
             "next_step": self.next_step,
             "optimizer": self.optimizer.state_dict(),
@@ -237,7 +237,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, object]) -> None:
-        """Go on where `state` was taken; the model must have the weights of that moment."""
+        """Continue where `state` was taken; the model must have the weights of that moment."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.next_step, self._batches, self._last = state["next_step"], None, None
@@ -255,7 +255,7 @@ class Trainer:
         return images, targets, Positives(counts, *found)
 
     def _set_mode(self, lr: float) -> None:
-        """Train mode, whatever somebody who looked at the model left it in; and the rates."""
+        """Put the model into train mode, which a look at it may have changed, and set the rates."""
         self.model.train()
         if self.settings.freeze_batch_norm:
             for module in self.model.modules():
@@ -276,11 +276,11 @@ class Trainer:
         return distributed.total(own) / distributed.world_size()
 
     def _descend(self, loss: Float[Tensor, ""], losses: Float[Tensor, "2"]) -> None:
-        """A step of the optimizer, or none from a loss on that is no number."""
+        """Take a step of the optimizer, unless this loss or an earlier one is not finite."""
         finite = losses.isfinite().all() & (self._broken == 0)
         self._broken.copy_(~finite)
         self.optimizer.zero_grad()
-        # Half precision takes no step that leads nowhere; a fused optimizer none where this is 1.
+        # Half precision's scaler skips a step with NaN; a fused optimizer skips it by this flag.
         self.scaler.scale(loss * torch.where(finite, 1, torch.nan)).backward()
         self.optimizer.found_inf = self._broken
         if self.settings.clip_norm is not None:
