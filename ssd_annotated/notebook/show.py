@@ -136,6 +136,8 @@ def _without_docstrings(source: str) -> str:
 def markdown_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> None:
     """Display rows as a table; columns of numbers are flushed right, floats get 4 digits."""
     rows = [list(row) for row in rows]
+    if not all(header):
+        raise ValueError(f"every column needs a name, for those who do not see it: {header}")
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"a row of {len(row)} cells under a header of {len(header)}: {row}")
