@@ -41,7 +41,7 @@ def prepare(image: UInt8[np.ndarray, "h w 3"], recipe: Recipe) -> Float[Tensor, 
 @lru_cache
 def _normalised_levels(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     """What becomes of each of the 256 levels of red, green and blue: one table of (1, 256, 3)."""
-    levels = torch.arange(256, device="cpu")[:, None] / 255
+    levels = torch.arange(256, dtype=torch.float32, device="cpu")[:, None] / 255
     mean, std = levels.new_tensor(mean), levels.new_tensor(std)
     return ((levels - mean) / std)[None].numpy()
 

@@ -179,12 +179,12 @@ def test_markdown_table(shown):
 def test_a_row_of_another_length_is_named(shown):
     with pytest.raises(ValueError, match="a row of 1 cells under a header of 2"):
         show.markdown_table([("a", "b"), ("c",)], ("x", "y"))
+    assert not shown
 
 
 def test_every_column_has_a_name():
     with pytest.raises(ValueError, match="every column needs a name"):
         show.markdown_table([("a", "b")], ("", "y"))
-    assert not shown
 
 
 class Network(nn.Module):
