@@ -109,15 +109,17 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Whatever is measured is stored at once, so that a run may be stopped."""
     started = time.perf_counter()
     results = {"setting": setting(), "rows": {}, "curves": {}}
     if options.only and options.json and options.json.exists():
         results = {**json.loads(options.json.read_text(encoding="utf-8")), "setting": setting()}
+    results["setting"]["note"] = options.note
     print("| | ours | others, and how many times ours they take | goal |\n|---|--:|---|---|")
-    for title in ROWS:
-        if options.only in title:
-            results["rows"][title] = row = measure(title)
-            print(line(title, row), flush=True)
+    for title in filter(lambda title: options.only in title, ROWS):
+        results["rows"][title] = row = measure(title)
+        print(line(title, row), flush=True)
+        store(results, options.json)
     for title in WEIGHED if sys.platform == "linux" else ():
         if options.only in title:
             results["rows"][title]["megabytes"] = found = weigh(title)
@@ -127,13 +129,16 @@ def run(options: argparse.Namespace) -> None:
         if options.only in title:
             results["curves"][title] = grown = grow(curve)
             print(*curve_lines(title, grown), sep="\n", flush=True)
+            store(results, options.json)
+    store(results, options.json)
     seconds = time.perf_counter() - started
     print(f"\n{seconds:.0f} s, {', '.join(f'{k} {v}' for k, v in results['setting'].items())}")
-    if options.note:
-        results["setting"]["note"] = options.note
-    if options.json:
+
+
+def store(results: dict[str, object], file: Path | None) -> None:
+    if file:
         text = json.dumps(rounded(results), indent=1, ensure_ascii=False)
-        options.json.write_text(text + "\n", encoding="utf-8")
+        file.write_text(text + "\n", encoding="utf-8")
 
 
 def rounded(value: object) -> object:

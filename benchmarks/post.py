@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 from ssd_annotated.boxes import cxcywh_to_xyxy, pairwise_iou
 from ssd_annotated.coding import encode
 from ssd_annotated.data.augment import AUGMENTATIONS, sample
-from ssd_annotated.data.warp import apply
+from ssd_annotated.data.warp import apply, cut, distort, move, warp
 from ssd_annotated.evaluation.voc import evaluate
 from ssd_annotated.model import Recipe
 from ssd_annotated.nms import Detections, postprocess
@@ -258,6 +258,34 @@ def augmentation(width: int = 500) -> Ways:
     }
 
 
+def parts_of_augmentation(plans: int = 400) -> Ways:
+    """Each of the package's steps by itself, on what the step before gives to it."""
+    photo, drawn = photograph(), []
+    for number in range(plans):
+        rng = np.random.default_rng((1, number))
+        plan = sample(rng, AUGMENTATIONS["caffe"], (500, 375), BOXES, 300)
+        seen, geometry = cut(photo, plan.geometry)
+        drawn.append((plan, seen, distort(seen, plan.distortion), geometry))
+    numbers, augment, small = count(), Augmenters(photo), cv2.resize(photo, (300, 300))
+
+    def draw_plan():
+        rng = np.random.default_rng((1, next(numbers)))
+        sample(rng, AUGMENTATIONS["caffe"], (500, 375), BOXES, 300)
+
+    def each(step):
+        which = count()
+        return lambda: step(*drawn[next(which) % plans])
+
+    return {
+        "ours": lambda: augment.ours(photo),
+        "drawing the plan": draw_plan,
+        "colours": each(lambda plan, seen, distorted, geometry: distort(seen, plan.distortion)),
+        "resizing": each(lambda plan, seen, distorted, geometry: warp(distorted, geometry)),
+        "boxes": each(lambda plan, seen, distorted, geometry: move(TARGET, plan.geometry)),
+        "tensor of floats": lambda: prepare(small, RECIPE),
+    }
+
+
 def from_jpeg() -> Ways:
     """As data sets read their files: the package by OpenCV, torchvision's by Pillow."""
     photo = photograph()
@@ -304,5 +332,6 @@ ROWS = {
         seconds=15,
         **DRAWN,
     ),
+    "augmentation, step by step": Row(parts_of_augmentation, seconds=4, **DRAWN),
     "JPEG to augmented image": Row(from_jpeg, (Goal("", 1, 2.5),), seconds=10, **DRAWN),
 }
