@@ -48,7 +48,7 @@ def use_threads(count: int) -> None:
 def measure(title: str) -> dict[str, object]:
     row = ROWS[title]
     use_threads(row.threads)
-    found = row.times()
+    found = rounded(row.times())
     return {
         "images": row.images,
         "threads": row.threads,
@@ -136,6 +136,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def store(results: dict[str, object], file: Path | None) -> None:
+    """In the order of the table; rows that are no more are dropped."""
+    for part, known in (("rows", ROWS), ("curves", scaling.CURVES)):
+        results[part] = {title: results[part][title] for title in known if title in results[part]}
     if file:
         text = json.dumps(rounded(results), indent=1, ensure_ascii=False)
         file.write_text(text + "\n", encoding="utf-8")

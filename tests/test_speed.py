@@ -4,13 +4,15 @@ No time is asserted. What is compared takes turns on one thread, and the quickes
 that a busy machine changes little; `make bench` measures properly.
 """
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 from children import Child
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+sys.path.insert(0, str(FOLDER))
 
 TITLES = (
     "8732 priors",
@@ -55,6 +57,21 @@ def found():
 @pytest.mark.parametrize("title", TITLES)
 def test_no_goal_is_missed_by_half(found, title):
     assert found[title] == []
+
+
+def test_the_stored_results_are_those_of_the_benchmarks():
+    import bench
+    import scaling
+
+    stored = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
+    assert list(stored["rows"]) == list(bench.ROWS)
+    assert list(stored["curves"]) == list(scaling.CURVES)
+    for title, row in stored["rows"].items():
+        goals = [
+            {**goal._asdict(), "met": goal.is_met(row["milliseconds"])}
+            for goal in bench.ROWS[title].goals
+        ]
+        assert row["goals"] == bench.rounded(goals), title
 
 
 def test_a_goal_can_be_missed_by_half():
