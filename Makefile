@@ -18,6 +18,8 @@ export OMP_WAIT_POLICY := passive
 JOBS ?= 2
 # One chapter for sync and execute, for example CHAPTER=05-matching; by default all.
 CHAPTER ?=
+# What should be known about a run of the benchmarks; it is stored with the results.
+NOTE ?=
 
 ifeq ($(HAS_UV),yes)
 CREATE  = uv venv --quiet --python $(PYTHON) $(VENV)
@@ -28,7 +30,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test test-gpu book sync execute lab weights docker docker-test clean
+.PHONY: help setup lock lint format test test-gpu bench bench-gpu book sync execute lab weights docker docker-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +67,12 @@ test: setup  ## pytest on the package, then nbval on every notebook, strict
 test-gpu: setup  ## nbval on every notebook with the machine's GPU; fails without one
 	$(BIN)/python -c 'import torch; assert torch.cuda.is_available(), "torch finds no GPU here"'
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 $(wildcard book/*.ipynb)
+
+bench: setup  ## every time beside its competitors, into benchmarks/results.json (10 minutes)
+	$(BIN)/python benchmarks/bench.py --json benchmarks/results.json --note "$(NOTE)"
+
+bench-gpu: setup  ## SSD300 beside torchvision on the machine's GPU; fails without one
+	$(BIN)/python benchmarks/gpu.py
 
 book: setup  ## the book, at _build/html/index.html; a warning or a missing page is an error
 	$(BIN)/python tools/plan.py

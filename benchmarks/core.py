@@ -1,21 +1,14 @@
-"""Priors, matching, targets and loss beside torchvision's: one run, medians and ratios.
+"""Priors, matching, targets and loss, beside torchvision's.
 
-    $ python benchmarks/core.py --threads 1 --json core-1.json
-
-Each row calls the competitors in turn, so that a busy machine slows all of them; trust the ratios
-and not the milliseconds. *Floor* is cross entropy and smooth L1 of every row, nothing mined, for
-targets that are there already: once as most code writes it (logits transposed), once flattened.
+*Floor* is cross entropy and smooth L1 of every row, nothing mined, for targets that are there
+already: once as most code writes it (logits transposed), once flattened.
 """
 
-import argparse
-import json
-import time
-from collections.abc import Callable
-from pathlib import Path
-from statistics import median
+from functools import partial
 from types import SimpleNamespace
 
 import torch
+from timing import Goal, Row, Ways
 from torch import Tensor
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 from torchvision.models.detection._utils import BoxCoder, SSDMatcher
@@ -35,10 +28,10 @@ PRIORS = make_priors(SPEC)
 CORNERS = cxcywh_to_xyxy(PRIORS)
 MATCHER, CODER = SSDMatcher(0.5), BoxCoder((10.0, 10.0, 5.0, 5.0))
 
-Row = dict[str, Callable[[], object]]
 
-
-def scenes(objects: int, images: int, seed: int = 0) -> list[dict[str, Tensor]]:
+def scenes(
+    objects: int, images: int, seed: int = 0, classes: int = CLASSES
+) -> list[dict[str, Tensor]]:
     """Targets with boxes of 4% to 90% of the image's side, anywhere, cut off at its border."""
     draw = torch.Generator().manual_seed(seed)
     targets = []
@@ -46,12 +39,12 @@ def scenes(objects: int, images: int, seed: int = 0) -> list[dict[str, Tensor]]:
         random = torch.rand(objects, 4, generator=draw)
         size = 0.04 * (0.9 / 0.04) ** random[:, 2:]
         boxes = cxcywh_to_xyxy(torch.cat([random[:, :2], size], dim=1)).clamp(0, 1)
-        labels = torch.randint(1, CLASSES, (objects,), generator=draw)
+        labels = torch.randint(1, classes, (objects,), generator=draw)
         targets.append({"boxes": boxes, "labels": labels})
     return targets
 
 
-def priors() -> Row:
+def priors() -> Ways:
     sizes = [size / 300 for size in (30, 60, 111, 162, 213, 264, 315)]
     ratios = [[2], [2, 3], [2, 3], [2, 3], [2], [2]]
     generator = DefaultBoxGenerator(ratios, scales=sizes, steps=[8, 16, 32, 64, 100, 300])
@@ -71,7 +64,7 @@ def torchvision_targets(targets: list[dict[str, Tensor]]) -> list[Tensor]:
     return encoded
 
 
-def match_and_encode(objects: int, images: int = 32) -> Row:
+def match_and_encode(objects: int, images: int = 32) -> Ways:
     targets = scenes(objects, images)
     return {
         "ours": lambda: assign_positives(PRIORS, targets),
@@ -79,7 +72,7 @@ def match_and_encode(objects: int, images: int = 32) -> Row:
     }
 
 
-def match(objects: int, order: Tensor | None = None) -> Row:
+def match(objects: int, order: Tensor | None = None) -> Ways:
     """One image; priors in another order stand on no grid, and every pair is looked at."""
     (target,) = scenes(objects, 1)
     rows = PRIORS if order is None else PRIORS[order]
@@ -90,15 +83,15 @@ def match(objects: int, order: Tensor | None = None) -> Row:
     }
 
 
-def targets_and_loss(objects: int = 5, images: int = 32) -> Row:
-    targets = scenes(objects, images)
+def targets_and_loss(objects: int = 5, images: int = 32, classes: int = CLASSES) -> Ways:
+    targets = scenes(objects, images, classes=classes)
     draw = torch.Generator().manual_seed(0)
     offsets, logits = (
         torch.randn(images, len(PRIORS), n, generator=draw, requires_grad=True)
-        for n in (4, CLASSES)
+        for n in (4, classes)
     )
     multibox = MultiBoxLoss(PRIORS)
-    ready = multibox.find_positives(targets, CLASSES)
+    ready = multibox.find_positives(targets, classes)
     true_offsets, labels = assign_targets(PRIORS, targets)
     theirs = SimpleNamespace(box_coder=CODER, neg_to_pos_ratio=3)
 
@@ -127,67 +120,30 @@ def targets_and_loss(objects: int = 5, images: int = 32) -> Row:
         "torchvision": torchvision,
         "floor": lambda: floor(transposed=True),
         "floor, flattened": lambda: floor(transposed=False),
+        "log softmax alone": lambda: logits.detach().log_softmax(dim=2),
         "ours, targets from a worker": lambda: backward(multibox((offsets, logits), ready).total),
     }
 
 
-def rows() -> dict[str, Row]:
-    shuffled = torch.randperm(len(PRIORS), generator=torch.Generator().manual_seed(0))
-    return {
-        "8732 priors": priors(),
-        "match and encode, 32 images of 5 objects": match_and_encode(5),
-        "match and encode, 32 images of 50 objects": match_and_encode(50),
-        "match, 1 object": match(1),
-        "match, 10 objects": match(10),
-        "match, 100 objects": match(100),
-        "match, 1000 objects": match(1000),
-        "match, 50 objects, priors on no grid": match(50, shuffled),
-        "targets and loss, forward and backward, 32 images": targets_and_loss(),
-    }
+def shuffled() -> Tensor:
+    return torch.randperm(len(PRIORS), generator=torch.Generator().manual_seed(0))
 
 
-def measure(
-    row: Row, seconds: float, of: Callable[[list[float]], float] = median
-) -> dict[str, float]:
-    """The (median) milliseconds of each competitor, all called in turn until the time is over."""
-    for call in row.values():
-        call()
-    times: dict[str, list[float]] = {name: [] for name in row}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["ours"]) < 5:
-        for name, call in row.items():
-            started = time.perf_counter()
-            call()
-            times[name].append(1000 * (time.perf_counter() - started))
-    return {name: of(values) for name, values in times.items()}
-
-
-def table(results: dict[str, dict[str, float]]) -> str:
-    lines = ["| | ours | others, and how many times ours they take |", "|---|--:|---|"]
-    for title, result in results.items():
-        ours = result["ours"]
-        others = ", ".join(
-            f"{name} {value:.2f} ({value / ours:.1f} ×)"
-            for name, value in result.items()
-            if name != "ours"
-        )
-        lines.append(f"| {title} | {ours:.2f} ms | {others} |")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each row")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    results = {title: measure(row, arguments.seconds) for title, row in rows().items()}
-    print(f"{arguments.threads} thread(s), torch {torch.__version__}\n\n{table(results)}")
-    if arguments.json:
-        setting = {"threads": arguments.threads, "torch": torch.__version__}
-        arguments.json.write_text(json.dumps({**setting, "milliseconds": results}, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+LOSS_GOALS = (Goal("torchvision", 4), Goal("floor", 1 / 0.6))
+ROWS = {
+    "8732 priors": Row(priors, (Goal("torchvision", 3),)),
+    "matching and encoding, 32 images of 5 objects": Row(
+        partial(match_and_encode, 5), (Goal("torchvision", 8),), images=32
+    ),
+    "matching and encoding, 32 images of 50 objects": Row(
+        partial(match_and_encode, 50), (Goal("torchvision", 8),), images=32
+    ),
+    "matching, 1000 objects in an image": Row(partial(match, 1000), (Goal("torchvision", 8),)),
+    "matching, 50 objects, priors on no grid": Row(lambda: match(50, shuffled())),
+    "targets and loss, forward and backward, 32 images": Row(
+        targets_and_loss, LOSS_GOALS, seconds=8, images=32
+    ),
+    "targets and loss, two threads": Row(
+        targets_and_loss, LOSS_GOALS, threads=2, seconds=8, images=32
+    ),
+}

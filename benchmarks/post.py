@@ -1,26 +1,18 @@
-"""What comes before and after the network, beside torchvision and pycocotools: a table and JSON.
+"""What comes before and after the network, beside torchvision and pycocotools."""
 
-    python benchmarks/post.py [--json FILE] [--rounds N]
-
-Everything runs on one thread. What is compared takes turns, so that a busy machine slows all of it
-alike, and is measured in seconds of the processor: of each, the median. The ratios are what counts.
-"""
-
-import argparse
 import contextlib
 import io
-import json
-import statistics
-import sys
-import time
+from functools import partial
 from itertools import count
-from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
+from timing import Goal, Row, Ways
+from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.models.detection import ssd
 from torchvision.models.detection._utils import BoxCoder
@@ -29,7 +21,7 @@ from torchvision.transforms import v2
 from ssd_annotated.boxes import cxcywh_to_xyxy, pairwise_iou
 from ssd_annotated.coding import encode
 from ssd_annotated.data.augment import AUGMENTATIONS, sample
-from ssd_annotated.data.warp import apply
+from ssd_annotated.data.warp import apply, cut, distort, move, warp
 from ssd_annotated.evaluation.voc import evaluate
 from ssd_annotated.model import Recipe
 from ssd_annotated.nms import Detections, postprocess
@@ -38,18 +30,6 @@ from ssd_annotated.transforms import prepare
 
 PRIORS = make_priors(PRESETS["caffe-voc"])
 CORNERS = cxcywh_to_xyxy(PRIORS)
-
-
-def take_turns(ways, rounds):
-    """Median processor time of each way, in milliseconds; each is warmed up once."""
-    times = {name: [] for name in ways}
-    for turn in range(rounds + 1):
-        for name, way in ways.items():
-            start = time.process_time()
-            way()
-            if turn:
-                times[name].append(1000 * (time.process_time() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 # --- Post-processing ------------------------------------------------------------------------------
@@ -106,15 +86,12 @@ def torchvisions_postprocess(predictions):
     return ssd.SSD.postprocess_detections(settings, heads, [CORNERS] * len(offsets), sizes)
 
 
-def bench_postprocess(predictions, rounds):
-    return take_turns(
-        {
-            "ours": lambda: postprocess(predictions, PRIORS),
-            "torchvision": lambda: torchvisions_postprocess(predictions),
-            "softmax alone": lambda: predictions[1].softmax(dim=2),
-        },
-        rounds,
-    )
+def postprocessing(predictions) -> Ways:
+    return {
+        "ours": lambda: postprocess(predictions, PRIORS),
+        "torchvision": lambda: torchvisions_postprocess(predictions),
+        "softmax alone": lambda: predictions[1].softmax(dim=2),
+    }
 
 
 # --- Average precision ----------------------------------------------------------------------------
@@ -202,14 +179,12 @@ def coco_evaluation(detections, targets):
     return run
 
 
-def bench_average_precision(images, rounds):
-    detections, targets = judged_world(images)
-    ways = {"ours": lambda: evaluate(detections, targets, 21)}
-    try:
-        ways["pycocotools"] = coco_evaluation(detections, targets)
-    except ImportError:
-        print("pycocotools is not installed: its column stays empty", file=sys.stderr)
-    return take_turns(ways, rounds)
+def average_precision(images: int = 4952, per_image: int = 200) -> Ways:
+    detections, targets = judged_world(images, per_image)
+    return {
+        "ours": lambda: evaluate(detections, targets, 21),
+        "pycocotools": coco_evaluation(detections, targets),
+    }
 
 
 # --- Augmentation ---------------------------------------------------------------------------------
@@ -245,75 +220,118 @@ def torchvisions_augmentation(kind):
     )
 
 
-def bench_augmentation(draws):
-    """Mean over the draws, since every draw is another: milliseconds an image."""
-    photo, numbers = photograph(), count()
-    jpeg = cv2.imencode(".jpg", photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
-    pixels = {"format": "XYXY", "canvas_size": (375, 500)}
-    corners = BOXES * torch.tensor([500, 375, 500, 375])
-    tensor, picture = (
-        tv_tensors.Image(torch.from_numpy(photo).permute(2, 0, 1)),
-        Image.fromarray(photo),
-    )
-    on_tensors = torchvisions_augmentation(tv_tensors.Image)
-    on_pictures = torchvisions_augmentation(Image.Image)
+def pixels_and_boxes(photo):
+    height, width = photo.shape[:2]
+    corners = BOXES * torch.tensor([width, height, width, height])
+    return {"format": "XYXY", "canvas_size": (height, width)}, corners
 
-    def theirs(transform, image):
-        boxes = tv_tensors.BoundingBoxes(corners, **pixels)
-        return transform(image, {"boxes": boxes, "labels": TARGET["labels"]})
 
-    def ours(image):
-        rng = np.random.default_rng((1, next(numbers)))
-        plan = sample(rng, AUGMENTATIONS["caffe"], (500, 375), BOXES, 300)
+class Augmenters:
+    """Ours and torchvision's, each of which draws anew whenever it is called."""
+
+    def __init__(self, photo):
+        self.form, self.corners = pixels_and_boxes(photo)
+        self.numbers = count()
+        self.transforms = {k: torchvisions_augmentation(k) for k in (tv_tensors.Image, Image.Image)}
+
+    def theirs(self, image):
+        kind = tv_tensors.Image if isinstance(image, Tensor) else Image.Image
+        boxes = tv_tensors.BoundingBoxes(self.corners, **self.form)
+        return self.transforms[kind](image, {"boxes": boxes, "labels": TARGET["labels"]})
+
+    def ours(self, image):
+        rng = np.random.default_rng((1, next(self.numbers)))
+        height, width = image.shape[:2]
+        plan = sample(rng, AUGMENTATIONS["caffe"], (width, height), BOXES, 300)
         return prepare(apply(image, TARGET, plan)[0], RECIPE)
+
+
+def augmentation(width: int = 500) -> Ways:
+    photo = cv2.resize(photograph(), (width, 3 * width // 4))
+    augment, picture = Augmenters(photo), Image.fromarray(photo)
+    tensor = tv_tensors.Image(torch.from_numpy(photo).permute(2, 0, 1))
+    return {
+        "ours": lambda: augment.ours(photo),
+        "torchvision v2, PIL": lambda: augment.theirs(picture),
+        "torchvision v2, tensor": lambda: augment.theirs(tensor),
+        "resize alone": lambda: cv2.resize(photo, (300, 300)),
+    }
+
+
+def parts_of_augmentation(plans: int = 400) -> Ways:
+    """Each of the package's steps by itself, on what the step before gives to it."""
+    photo, drawn = photograph(), []
+    for number in range(plans):
+        rng = np.random.default_rng((1, number))
+        plan = sample(rng, AUGMENTATIONS["caffe"], (500, 375), BOXES, 300)
+        seen, geometry = cut(photo, plan.geometry)
+        drawn.append((plan, seen, distort(seen, plan.distortion), geometry))
+    numbers, augment, small = count(), Augmenters(photo), cv2.resize(photo, (300, 300))
+
+    def draw_plan():
+        rng = np.random.default_rng((1, next(numbers)))
+        sample(rng, AUGMENTATIONS["caffe"], (500, 375), BOXES, 300)
+
+    def each(step):
+        which = count()
+        return lambda: step(*drawn[next(which) % plans])
+
+    return {
+        "ours": lambda: augment.ours(photo),
+        "drawing the plan": draw_plan,
+        "colours": each(lambda plan, seen, distorted, geometry: distort(seen, plan.distortion)),
+        "resizing": each(lambda plan, seen, distorted, geometry: warp(distorted, geometry)),
+        "boxes": each(lambda plan, seen, distorted, geometry: move(TARGET, plan.geometry)),
+        "tensor of floats": lambda: prepare(small, RECIPE),
+    }
+
+
+def from_jpeg() -> Ways:
+    """As data sets read their files: the package by OpenCV, torchvision's by Pillow."""
+    photo = photograph()
+    jpeg = cv2.imencode(".jpg", photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+    augment = Augmenters(photo)
 
     def decoded():
         return cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
-    ways = {
-        "ours": lambda: ours(photo),
-        "torchvision v2, PIL": lambda: theirs(on_pictures, picture),
-        "torchvision v2, tensor": lambda: theirs(on_tensors, tensor),
-        "resize alone": lambda: cv2.resize(photo, (300, 300)),
-        "ours from JPEG": lambda: ours(decoded()),
+    def decoded_by_pillow():
+        return Image.open(io.BytesIO(jpeg)).convert("RGB")
+
+    return {
+        "ours": lambda: augment.ours(decoded()),
+        "torchvision v2, PIL": lambda: augment.theirs(decoded_by_pillow()),
         "decoding alone": decoded,
     }
-    times = dict.fromkeys(ways, 0.0)
-    for draw in range(draws + 5):
-        for name, way in ways.items():
-            start = time.process_time()
-            way()
-            times[name] += 1000 * (time.process_time() - start) * (draw >= 5)
-    return {name: total / draws for name, total in times.items()}
 
 
-# --- All of it ------------------------------------------------------------------------------------
+def postprocessing_row(make, *goals, **more) -> Row:
+    return Row(lambda: postprocessing(make()), goals, images=8, **more)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--images", type=int, default=4952)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    results = {}
-    for make in (trained, untrained, crowded):
-        name = f"post-processing, batch 8, {make.__name__}"
-        results[name] = bench_postprocess(make(), options.rounds)
-    name = f"average precision, {options.images} images × 200"
-    results[name] = bench_average_precision(options.images, 3)
-    results["augmentation, 500 × 375 to 300 × 300"] = bench_augmentation(20 * options.rounds)
-    for name, times in results.items():
-        ours, rest = times["ours"], {k: v for k, v in times.items() if k != "ours"}
-        print(f"{name}: {ours:.2f} ms")
-        for other, value in rest.items():
-            print(f"    {other:24} {value:9.2f} ms   {value / ours:6.2f} ×")
-    if options.json:
-        text = {"torch": torch.__version__, "milliseconds": results}
-        options.json.write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+#: Every draw is another: the mean of many, and not the median of a few, is what a data set takes.
+DRAWN = {"of": fmean, "rounds": 60}
+ROWS = {
+    "post-processing, batch of 8, trained": postprocessing_row(trained, Goal("torchvision", 3)),
+    "post-processing, batch of 8, untrained": postprocessing_row(
+        untrained, Goal("torchvision", 7), seconds=6
+    ),
+    # A crowd may take longer than torchvision, but not without end.
+    "post-processing, batch of 8, crowded": postprocessing_row(
+        crowded, Goal("torchvision", 0.4), seconds=6
+    ),
+    "average precision, 4952 images × 200 detections": Row(
+        average_precision, (Goal("pycocotools", 20),), rounds=2, images=4952
+    ),
+    "average precision, 400 images × 200 detections": Row(
+        partial(average_precision, 400), (Goal("pycocotools", 20),), rounds=3, images=400
+    ),
+    "augmentation, 500 × 375 to 300 × 300": Row(
+        augmentation,
+        (Goal("torchvision v2, PIL", 6), Goal("torchvision v2, tensor", 6), Goal("", 1, 1.5)),
+        seconds=15,
+        **DRAWN,
+    ),
+    "augmentation, step by step": Row(parts_of_augmentation, seconds=4, **DRAWN),
+    "JPEG to augmented image": Row(from_jpeg, (Goal("", 1, 2.5),), seconds=10, **DRAWN),
+}
