@@ -165,7 +165,7 @@ class MultiBoxLoss(nn.Module):
             labels = labels.index_copy(0, targets.rows, targets.labels).view(images, num_priors)
             return (focal_loss(logits, labels, self.gamma) / divisor[:, None]).sum()
         # Which rows are hard is decided without a graph; only those that count get a gradient.
-        hardness = -logits.detach().log_softmax(dim=2)[..., 0]
+        hardness = (-logits.detach().log_softmax(dim=2)[..., 0]).contiguous()
         hardness.view(-1)[targets.rows] = -torch.inf
         negatives = hardest_negatives(hardness, targets.counts, self.negatives_per_positive)
         rows = torch.cat([targets.rows, negatives])
@@ -265,7 +265,7 @@ def mine_hard_negatives(
     An image without positives gets none; one with too few negatives gives all it has.
     """
     hardness, counts = loss.masked_fill(positive, -torch.inf), positive.sum(dim=1).tolist()
-    mined = torch.zeros_like(positive)
+    mined = torch.zeros_like(positive, memory_format=torch.contiguous_format)
     mined.view(-1)[hardest_negatives(hardness, counts, ratio)] = True
     return mined
 

@@ -24,7 +24,7 @@ from ssd_annotated.loss import (
     smooth_l1,
 )
 from ssd_annotated.matching import match_priors
-from ssd_annotated.priors import PRESETS, make_priors
+from ssd_annotated.priors import PRESETS, make_priors, tiny_priors
 
 CLASSES = 4
 DTYPE = torch.float64
@@ -707,3 +707,24 @@ def test_a_target_in_other_units_or_types_is_refused(change, message):
 def test_a_loss_that_cannot_be_is_refused_when_it_is_made(options, message):
     with refuses(message):
         MultiBoxLoss(torch.tensor([[0.5, 0.5, 0.2, 0.2]]), **options)
+
+
+def test_the_layout_of_the_predictions_does_not_matter():
+    torch.manual_seed(0)
+    priors = make_priors(tiny_priors(64))
+    targets = [
+        {"boxes": torch.rand(3, 2).repeat(1, 2) + torch.tensor([0, 0, 0.3, 0.4])} for _ in "ab"
+    ]
+    targets = [{"boxes": t["boxes"] / 2, "labels": torch.tensor([1, 2, 3])} for t in targets]
+    offsets, logits = torch.randn(2, len(priors), 4), torch.randn(2, len(priors), 5)
+    loss = MultiBoxLoss(priors)
+    expected = loss((offsets, logits), targets)
+    turned = [x.transpose(0, 1).contiguous().transpose(0, 1) for x in (offsets, logits)]
+    assert not turned[1].is_contiguous()
+    torch.testing.assert_close(tuple(loss(tuple(turned), targets)), tuple(expected))
+    positive = torch.rand(4, 2) > 0.7
+    errors = torch.rand(4, 2)
+    mined = mine_hard_negatives(errors.t(), positive.t())
+    assert torch.equal(
+        mined, mine_hard_negatives(errors.t().contiguous(), positive.t().contiguous())
+    )

@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-#: The priors of an object, best first: pairs (IoU, prior).
+# The priors of an object, best first: pairs (IoU, prior).
 Ranking = Iterator[tuple[float, int]]
-#: Pairs of an object and a prior, object by object: the number of each, and their IoU.
+# Pairs of an object and a prior, object by object: the number of each, and their IoU.
 Pairs = tuple[Int[ndarray, " K"], Int[ndarray, " K"], Float[ndarray, " K"]]
 #: Single precision misplaces a corner by less than this; priors are a thousand times as large.
 _ROUNDING = 1e-6
