@@ -52,7 +52,7 @@ class Bench:
     def __init__(self, rehearse: bool) -> None:
         self.rehearse = rehearse
         self.device = torch.device("cpu" if rehearse else "cuda")
-        self.repeats, self.warm = (2, 1) if rehearse else (20, 6)
+        self.repeats, self.warm = (1, 0) if rehearse else (20, 6)
 
     def wait(self) -> None:
         if not self.rehearse:
@@ -208,7 +208,7 @@ def main() -> None:
     torch.manual_seed(0)
     rate = bench.matrix_rate()
     say("matrix rate, bfloat16", rate / 1e12, "TFLOP/s")
-    for batch in (2,) if bench.rehearse else (32, 128):
+    for batch in (1,) if bench.rehearse else (32, 128):
         print(f"\nbatches of {batch}")
         training(bench, batch, rate)
         losses(bench, batch)

@@ -181,8 +181,10 @@ def coco_evaluation(detections, targets):
 
 def average_precision(images: int = 4952, per_image: int = 200) -> Ways:
     detections, targets = judged_world(images, per_image)
+    scores = torch.cat([found.scores for found in detections])
     return {
         "ours": lambda: evaluate(detections, targets, 21),
+        "sorting all scores alone": lambda: scores.sort(descending=True, stable=True),
         "pycocotools": coco_evaluation(detections, targets),
     }
 
