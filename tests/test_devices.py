@@ -312,10 +312,8 @@ CALLS = {
     "notebook.plot.draw_priors centres": lambda: plot.draw_priors(
         axes(), PRIORS, "negative", centres=True
     ),
-    "notebook.plot.draw_links": lambda: plot.draw_links(axes(), BOXES[:2], BOXES[2:4], "positive"),
     "notebook.plot.plot_heatmap": lambda: plot.plot_heatmap(axes(), BOXES[:2], "ab", "cdef"),
     "notebook.plot.plot_precision_recall": lambda: plot.plot_precision_recall(axes(), CURVE),
-    "notebook.plot.plot_histogram": lambda: plot.plot_histogram(axes(), BOXES[:, 0]),
     "notebook.plot.plot_landscape": lambda: plot.plot_landscape(
         axes(), *PRIORS[:, :2].sort(dim=0).values[:4].T, BOXES[:4], "IoU"
     ),

@@ -229,14 +229,6 @@ def test_no_boxes_draw_nothing(ax):
     assert not any(len(c.get_paths()) and len(c.get_offsets()) for c in ax.collections[1:])
 
 
-def test_links_join_centres(ax):
-    assert plot.draw_links(ax, BOXES, BOXES.flip(0), "positive") is None
-    assert [(t.xyann, t.xy) for t in ax.texts] == [
-        ((0.5, 0.75), (0.25, 0.1875)),
-        ((0.25, 0.1875), (0.5, 0.75)),
-    ]
-
-
 def test_grid(ax):
     assert plot.draw_grid(ax, (2, 4), highlight=[(1, 3)]) is None
     lines = [c for c in ax.collections if isinstance(c, LineCollection)]
@@ -258,11 +250,9 @@ def test_legend_of_kinds(ax):
         lambda ax: plot.draw_boxes(ax, BOXES, "prior"),
         lambda ax: plot.draw_priors(ax, BOXES, "prior"),
         lambda ax: plot.draw_priors(ax, BOXES, "prior", centres=True),
-        lambda ax: plot.draw_links(ax, BOXES, BOXES, "prior"),
         lambda ax: plot.draw_grid(ax, 3, kind="prior"),
         lambda ax: plot.legend_of_kinds(ax, ["prior"]),
         lambda ax: plot.plot_heatmap(ax, torch.eye(2), "ab", "ab", kind="prior"),
-        lambda ax: plot.plot_histogram(ax, torch.zeros(2), kind="prior"),
         lambda ax: plot.plot_bars(ax, "ab", [1.0, 2.0], kind="prior"),
     ],
 )
@@ -330,12 +320,7 @@ def test_an_empty_precision_recall_curve_can_be_drawn(ax):
     assert ax.get_xlabel() == "recall"
 
 
-def test_histogram_and_bars(ax):
-    values = torch.tensor([0.0, 0.1, 0.9, 1.0])
-    assert plot.plot_histogram(ax, values, bins=2, kind="positive", label="x") is None
-    assert [r.get_height() for r in rectangles(ax)] == [2, 2]
-    assert same_color(rectangles(ax)[0].get_facecolor()[:3], plot.COLOURS["positive"])
-    ax.clear()
+def test_bars(ax):
     assert plot.plot_bars(ax, ["a", "b"], [0.5, 0.25], kind="detection") is None
     assert [t.get_text() for t in ax.texts] == ["0.50", "0.25"]
 

@@ -25,7 +25,7 @@ from ssd_annotated.data.warp import (
     centres_inside,
     check_fractions,
 )
-from ssd_annotated.support.checks import check_at_least, check_seed
+from ssd_annotated.support.checks import check_at_least, check_seed, check_within
 from ssd_annotated.transforms import check_image
 
 #: Between which numbers a range of `Augmentation` may lie.
@@ -121,14 +121,14 @@ class Augmentation:
         object.__setattr__(self, "fill", plain(self.fill))  # OpenCV takes no integers of NumPy's
         for field in fields(self):
             if field.name.endswith("probability"):
-                _check_within(field.name, getattr(self, field.name), 0, 1)
+                check_within(field.name, getattr(self, field.name), 0, 1)
         for name, limits in _LIMITS.items():
             _check_range(name, getattr(self, name), *limits)
         for level in self.fill:
-            _check_within("fill", level, 0, 255)
+            check_within("fill", level, 0, 255)
         for option in self.crop_options:
             if option is not None:
-                _check_within("crop_options", option, 0, 1)
+                check_within("crop_options", option, 0, 1)
         self._check_choices()
 
     def _check_choices(self) -> None:
@@ -143,11 +143,6 @@ class Augmentation:
             if name not in INTERPOLATIONS:
                 known = ", ".join(INTERPOLATIONS)
                 raise ValueError(f"interpolations must be among {known}, not {name!r}")
-
-
-def _check_within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # so is NaN
-        raise ValueError(f"{name} must be between {low} and {high}, not {value}")
 
 
 def _check_range(name: str, bounds: Pair, low: float, high: float) -> None:

@@ -22,7 +22,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
-from ssd_annotated.boxes import check_boxes, cxcywh_to_xyxy, xyxy_to_cxcywh
+from ssd_annotated.boxes import check_boxes, cxcywh_to_xyxy
 from ssd_annotated.evaluation.mistakes import Mistake
 from ssd_annotated.evaluation.voc import PrecisionRecall
 from ssd_annotated.nms import Detections
@@ -182,15 +182,6 @@ def draw_priors(
     if not crowd:
         outlines.set_path_effects([_halo(look)])
     ax.add_collection(outlines, autolim=False)
-
-
-def draw_links(ax: Axes, start: Float[Tensor, "N 4"], end: Float[Tensor, "N 4"], kind: str) -> None:
-    """Draw an arrow from the centre of each `xyxy` box of `start` to its partner's in `end`."""
-    look = _look(kind)
-    pairs = zip(xyxy_to_cxcywh(start).tolist(), xyxy_to_cxcywh(end).tolist(), strict=True)
-    for (x, y, *_), (to_x, to_y, *_) in pairs:
-        arrow = {"arrowstyle": "-|>", "color": look["edgecolor"], "lw": 1.3, "shrinkA": 0}
-        ax.annotate("", (to_x, to_y), (x, y), arrowprops=arrow | {"shrinkB": 0}, zorder=4)
 
 
 def draw_grid(
@@ -379,30 +370,6 @@ def plot_precision_recall(
             recall, precision, s=26, c=faces, edgecolor=colour, lw=1.3, zorder=3, clip_on=False
         )
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.05))
-    if label is not None:
-        ax.legend()
-
-
-def plot_histogram(
-    ax: Axes,
-    values: Float[Tensor, " N"] | Int[Tensor, " N"],
-    bins: int | Sequence[float] = 20,
-    kind: str | None = None,
-    label: str | None = None,
-) -> None:
-    """Draw how many values fall in each bin, in the colour of `kind` or, without one, in ink."""
-    colour = INK if kind is None else _look(kind)["edgecolor"]
-    ax.hist(
-        values.numpy(force=True),
-        bins=bins,
-        color=colour,
-        alpha=0.75,
-        edgecolor="white",
-        linewidth=0.6,
-        label=label,
-    )
-    ax.set_ylabel("count")
-    ax.grid(axis="x", visible=False)
     if label is not None:
         ax.legend()
 
