@@ -91,7 +91,7 @@ def with_buttons(config: dict, here: Address) -> dict:
         "binderhub_url": "https://mybinder.org",
         "colab_url": "https://colab.research.google.com",
     }
-    config["sphinx"]["config"]["html_context"] = {
+    config["sphinx"]["config"]["html_context"] |= {
         "edit_page_provider_name": "GitHub",
         "edit_page_url_template": EDIT.format(url=here.url, branch=here.branch),
     }
