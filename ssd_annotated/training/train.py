@@ -109,7 +109,7 @@ def train(
     bar = tqdm(range(trainer.settings.steps), disable=not progress, unit="step")
     for step in bar:
         record = trainer.step()
-        if history:  # the step before, so that the bar does not wait for this one
+        if history:  # of the step before: nobody waits for this one
             bar.set_postfix_str(summary(history[-1]), refresh=False)
         history.append(record)
         if on_step is not None:
