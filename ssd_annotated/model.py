@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from ssd_annotated.coding import VARIANCES
 from ssd_annotated.priors import PRESETS, PriorSpec, make_priors, tiny_priors
-from ssd_annotated.support.checks import check_at_least, check_choice, check_length, check_positive
+from ssd_annotated.support.checks import (
+    check_at_least,
+    check_choice,
+    check_length,
+    check_limits,
+    check_positive,
+)
 from ssd_annotated.vgg import VGGTrunk, load_imagenet, xavier_init
 
 
@@ -69,6 +75,8 @@ class Recipe:
             check_length(name, getattr(self, name), length)
         check_positive("std", *self.std)
         check_positive("variances", *self.variances)
+        limits = (self.score_threshold, self.nms_threshold, self.top_k, self.max_detections)
+        check_limits(*limits)
 
 
 class SSD(nn.Module):
@@ -100,10 +108,8 @@ class SSD(nn.Module):
         recipe: Recipe,
     ) -> None:
         super().__init__()
-        if len(recipe.class_names) != spec.num_classes:
-            raise ValueError(
-                f"{len(recipe.class_names)} class names for {spec.num_classes} classes"
-            )
+        if (named := len(recipe.class_names)) != spec.num_classes:
+            raise ValueError(f"{named} class names for {spec.num_classes} classes")
         self.spec, self.recipe = spec, recipe
         self.trunk = trunk
         self.extras = nn.ModuleList(extras)

@@ -5,13 +5,16 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from ssd_annotated.boxes import paired_iou
 from ssd_annotated.coding import VARIANCES, check_predictions, decode
-from ssd_annotated.support.checks import check_at_least, check_within
+from ssd_annotated.support.checks import check_limits
 
 #: So many candidates of a heap take their turns at a time.
 _PIECE = 32
+#: Scores that are held at once: 1.6 MB. A batch with more is cut into parts.
+_MOST_SCORES = 400_000
 
 
 class Detections(NamedTuple):
@@ -70,18 +73,20 @@ def postprocess(
     that does not meet the image is no detection and suppresses none. The others come back as they
     were decoded, beyond the image too; in suppression they count up to four image sides beyond it.
     """
-    for name, value in {"score": score_threshold, "nms": nms_threshold}.items():
-        check_within(f"{name}_threshold", value, 0, 1)
-    check_at_least("top_k", top_k, 1)
-    check_at_least("max_detections", max_detections, 1)
+    check_limits(score_threshold, nms_threshold, top_k, max_detections)
     offsets, logits = predictions
     _check_predictions(offsets, logits, len(priors))
     rows = _likely(logits, score_threshold)
+    parts = min(len(logits), 1 + len(rows[0]) * logits.shape[2] // _MOST_SCORES)
+    if parts > 1:
+        limits = (score_threshold, top_k, nms_threshold, max_detections)
+        rest = (priors, *limits, variances, max_log_size, clip, class_agnostic)
+        batches = zip(offsets.chunk(parts), logits.chunk(parts), strict=True)
+        return [found for batch in batches for found in postprocess(batch, *rest)]
     # Column 0 is background, which is never a detection.
     scores = logits[rows].softmax(dim=1)[:, 1:]
     if class_agnostic:
-        best = scores.argmax(dim=1, keepdim=True)
-        scores = torch.zeros_like(scores).scatter(1, best, scores.gather(1, best))
+        scores = scores * one_hot(scores.argmax(dim=1), scores.shape[1])
     # An image's best few priors most often fill `max_detections`; where they do not, take all.
     for count in (3 * (max_detections or len(priors)) // 2, len(priors)):
         floor = _floor(scores, rows, logits.shape[:2], count).clamp(min=score_threshold)

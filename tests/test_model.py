@@ -612,6 +612,10 @@ def test_ssd300_refuses_images_of_another_size():
         ({"std": (1.0, 0.0, 1.0)}, r"std must be positive and finite, not 0.0"),
         ({"variances": (0.1, -0.2)}, r"variances must be positive and finite, not -0.2"),
         ({"variances": (0.1,)}, r"variances must be 2 values, not 1: \(0.1,\)"),
+        ({"score_threshold": 1.5}, r"score_threshold must lie in \[0, 1\], not 1.5"),
+        ({"nms_threshold": float("nan")}, r"nms_threshold must lie in \[0, 1\], not nan"),
+        ({"top_k": 0}, "top_k must be at least 1, not 0"),
+        ({"max_detections": 0}, "max_detections must be at least 1, not 0"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(options, message):

@@ -12,6 +12,7 @@ from refusals import refuses
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSD
 
+from ssd_annotated import nms
 from ssd_annotated.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssd_annotated.coding import decode
 from ssd_annotated.nms import postprocess
@@ -220,7 +221,9 @@ CASES["degenerate"] = degenerate
 
 @pytest.mark.parametrize("make", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-def test_postprocess_is_the_plain_way(make, dtype):
+@pytest.mark.parametrize("most", [nms._MOST_SCORES, 900], ids=["whole", "in parts"])
+def test_postprocess_is_the_plain_way(make, dtype, most, monkeypatch):
+    monkeypatch.setattr(nms, "_MOST_SCORES", most)
     found = 0
     settings = [
         {},

@@ -55,3 +55,13 @@ def check_length(name: str, values: Sequence[object], length: int) -> None:
 def check_seed(value: int) -> None:
     """Raise a ValueError unless the value is a seed of 64 bits, as `torch.manual_seed` takes."""
     check_within("seed", value, 0, 2**64 - 1)
+
+
+def check_limits(
+    score_threshold: float, nms_threshold: float, top_k: int | None, max_detections: int | None
+) -> None:
+    """Raise a ValueError unless these limits, which a `Recipe` has too, allow detections."""
+    check_within("score_threshold", score_threshold, 0, 1)
+    check_within("nms_threshold", nms_threshold, 0, 1)
+    check_at_least("top_k", top_k, 1)
+    check_at_least("max_detections", max_detections, 1)
