@@ -30,7 +30,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test test-gpu bench bench-gpu book sync execute lab weights docker docker-test clean
+.PHONY: help setup lock lint format test test-gpu bench bench-gpu learning book sync execute lab weights docker docker-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ test-gpu: setup  ## nbval on every notebook with the machine's GPU; fails withou
 
 bench: setup  ## every time beside its competitors, into benchmarks/results.json (10 minutes)
 	$(BIN)/python benchmarks/bench.py --json benchmarks/results.json --note "$(NOTE)"
+
+learning: setup  ## the nine trainings of chapter 10's table, into benchmarks/learning.json (half an hour)
+	$(BIN)/python benchmarks/learning.py --json benchmarks/learning.json
 
 bench-gpu: setup  ## SSD300 beside torchvision on the machine's GPU; fails without one
 	$(BIN)/python benchmarks/gpu.py
