@@ -280,8 +280,7 @@ def ssd300_vgg16(
     -----
     Section 3.1 of the paper. New layers start from Glorot's uniform distribution ("xavier").
     """
-    sizes = (image_size, 300)
-    return _vgg_ssd("ssd300_vgg16", num_classes, weights, class_names, priors, *sizes)
+    return _vgg_ssd("ssd300_vgg16", num_classes, weights, class_names, priors, image_size, 300)
 
 
 def ssd512_vgg16(
@@ -296,8 +295,7 @@ def ssd512_vgg16(
     The seven maps have 64, 32, 16, 8, 4, 2 and 1 cells a side. Parameters and errors are those of
     `ssd300_vgg16`.
     """
-    sizes = (image_size, 512)
-    return _vgg_ssd("ssd512_vgg16", num_classes, weights, class_names, priors, *sizes)
+    return _vgg_ssd("ssd512_vgg16", num_classes, weights, class_names, priors, image_size, 512)
 
 
 #: (channels squeezed to, channels out, kernel, stride, padding) of each extra block.

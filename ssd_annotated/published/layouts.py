@@ -4,7 +4,7 @@ The facts come from the sources named below; the names are theirs, the code is n
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -123,12 +123,31 @@ _SGRVINOD = {
     },
     **{f"pred_convs.cl_{name}": f"confidence_heads.{k}" for k, name in enumerate(_SGRVINOD_MAPS)},
 }
+_LUFFICC = {
+    **_vgg("backbone.vgg"),
+    "backbone.l2_norm.weight": "trunk.l2norm.scale",
+    **_flat_extras("backbone.extras", blocks=5),
+    **_heads("box_head.predictor.reg_headers.{}", "box_head.predictor.cls_headers.{}", maps=7),
+}
+_D2L = {
+    "blk_0": "trunk",
+    **{f"blk_{k + 1}": f"extras.{k}" for k in range(3)},
+    **_heads("bbox_{}", "cls_{}", maps=5),
+}
 
 # --- What surrounds them --------------------------------------------------------------------------
 
 _SSDLITE_CONVENTION = Convention(
     ssdlite_priors(), {"method": "argmax"}, {"image_size": 320, **RECIPE, "resize": "torch"}
 )
+_lufficc = CONVENTIONS["lufficc"]
+
+
+def _lufficc_convention(priors: str, side: int) -> Convention:
+    """lufficc's choices with the priors of this preset, for images of this side."""
+    spec = replace(PRESETS[priors], clip="cxcywh")
+    return Convention(spec, _lufficc.loss, {**_lufficc.recipe, "image_size": side})
+
 
 #: All layouts, those with a more special signature first.
 LAYOUTS: dict[str, Layout] = {
@@ -149,6 +168,23 @@ LAYOUTS: dict[str, Layout] = {
         _TORCHVISION,
         CONVENTIONS["torchvision"],
     ),
+    # github.com/lufficc/SSD, ssd/modeling and configs; it has other priors for COCO's 80 classes
+    "lufficc-512": Layout(
+        "lufficc's SSD512",
+        "backbone.extras.9.weight",
+        "ssd512_vgg16",
+        _LUFFICC,
+        _lufficc_convention("caffe-voc-512", 512),
+        {81: _lufficc_convention("caffe-coco-512", 512)},
+    ),
+    "lufficc": Layout(
+        "lufficc's SSD300",
+        "backbone.l2_norm.weight",
+        "ssd300_vgg16",
+        _LUFFICC,
+        _lufficc_convention("caffe-voc", 300),
+        {81: _lufficc_convention("caffe-coco", 300)},
+    ),
     # github.com/amdegroot/ssd.pytorch, ssd.py
     "ssd.pytorch": Layout(
         "amdegroot's ssd.pytorch",
@@ -164,5 +200,17 @@ LAYOUTS: dict[str, Layout] = {
         "ssd300_vgg16",
         _SGRVINOD,
         CONVENTIONS["sgrvinod"],
+    ),
+    # Zhang et al., Dive into Deep Learning: TinySSD
+    "d2l": Layout(
+        "d2l's TinySSD",
+        "blk_0.0.0.weight",
+        "tiny_ssd",
+        _D2L,
+        CONVENTIONS["d2l"],
+        widths=(
+            *(f"trunk.{k}.0.weight" for k in range(3)),
+            *(f"extras.{k}.0.weight" for k in range(3)),
+        ),
     ),
 }

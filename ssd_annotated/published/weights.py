@@ -110,6 +110,24 @@ def load_sgrvinod(state_dict: Mapping[str, object]) -> SSD:
     return _load(state_dict, LAYOUTS["sgrvinod"])
 
 
+def load_lufficc(state_dict: Mapping[str, object]) -> SSD:
+    """Build an SSD300 or SSD512 on VGG-16 from the state of lufficc's SSD, in eval mode.
+
+    Its COCO models, which are told by their 81 classes, have smaller priors. Its networks with
+    other trunks are not read. Classes and errors are as in `load_torchvision_ssd300`.
+    """
+    large = LAYOUTS["lufficc-512"].signature in _names_and_tensors(state_dict)
+    return _load(state_dict, LAYOUTS["lufficc-512" if large else "lufficc"])
+
+
+def load_d2l(state_dict: Mapping[str, object]) -> SSD:
+    """Build a TinySSD from the state of the one in *Dive into Deep Learning*, in eval mode.
+
+    Errors are as in `load_torchvision_ssd300`. The network is for images of 256 pixels.
+    """
+    return _load(state_dict, LAYOUTS["d2l"])
+
+
 def _load(content: Mapping[str, object], layout: Layout) -> SSD:
     """Rename every tensor, build the model that the heads imply, and fill it."""
     given = _names_and_tensors(content)
