@@ -20,7 +20,8 @@ _HOMES = {
     "checkpoint": ("load_model", "pretrained", "save_model"),
     "networks.ssdlite": ("ssdlite320_mobilenet_v3_large",),
     "published.weights": (
-        *("load_checkpoint", "load_sgrvinod", "load_ssd_pytorch"),
+        *("load_checkpoint", "load_d2l", "load_lufficc", "load_nvidia", "load_qfgaohao"),
+        *("load_sgrvinod", "load_ssd_pytorch"),
         *("load_torchvision_ssd300", "load_torchvision_ssdlite320"),
     ),
     "data.coco": ("COCOFolder",),

@@ -43,7 +43,7 @@ from ssd_annotated.app import draw, figures, media, writers
 from ssd_annotated.data import augment, graffiti, survey, warp
 from ssd_annotated.data import voc as voc_data
 from ssd_annotated.evaluation import coco, mistakes, voc
-from ssd_annotated.networks import ssdlite
+from ssd_annotated.networks import jetson, ssdlite
 from ssd_annotated.notebook import plot, show
 from ssd_annotated.published import conventions, layouts, weights
 from ssd_annotated.support import candidates, storage
@@ -124,7 +124,7 @@ def zeros_like(tensor):
 def published(name):
     """A state under the names of a published layout."""
     layout = layouts.LAYOUTS[name]
-    widths = {"torchvision-ssdlite": (480,)}.get(name, ())
+    widths = {"torchvision-ssdlite": (480,), "d2l": (4,) * 6}.get(name, ())
     with torch.device("cpu"):
         state = weights._build(layout, 3, widths).state_dict()
     return {layout.original(ours): value for ours, value in state.items()}
@@ -363,6 +363,7 @@ CALLS = {
     "transforms.prepare": lambda: transforms.prepare(PHOTO, RECIPE),
     "transforms.collate": lambda: transforms.collate([DATA[0], DATA[1]], RECIPE),
     "networks.ssdlite.MobileNetTrunk.forward": lambda: MOBILE(IMAGES),
+    "networks.jetson.TwoMaps.forward": lambda: jetson.TwoMaps(nn.ReLU(), nn.ReLU())(IMAGES),
     "vgg.L2Norm.forward": lambda: L2NORM(IMAGES),
     "vgg.VGGTrunk.forward": lambda: TRUNK(IMAGES[..., :32, :32]),
     "vgg.xavier_init": lambda: vgg.xavier_init(copy.deepcopy(MODEL)),
@@ -396,6 +397,10 @@ FACTORIES = {
     "published.weights.load_ssd_pytorch": lambda: weights.load_ssd_pytorch(
         published("ssd.pytorch")
     ),
+    "published.weights.load_lufficc": lambda: weights.load_lufficc(published("lufficc")),
+    "published.weights.load_qfgaohao": lambda: weights.load_qfgaohao(published("mb2-ssd-lite")),
+    "published.weights.load_nvidia": lambda: weights.load_nvidia(published("nvidia")),
+    "published.weights.load_d2l": lambda: weights.load_d2l(published("d2l")),
     "published.weights.load_sgrvinod": lambda: weights.load_sgrvinod(published("sgrvinod")),
     "published.weights.load_checkpoint": lambda: weights.load_checkpoint(
         published("sgrvinod"), say=str

@@ -68,9 +68,7 @@ def _mb2_ssd_lite(spec: ModelSpec, recipe: Recipe) -> SSD:
 
     layers = mobilenet_v2().features
     wide = layers[14].conv  # widens 96 channels to 576, then halves the map
-    trunk = TwoMaps(
-        nn.Sequential(*layers[:14], wide[0]), nn.Sequential(wide[1:], *layers[15:])
-    )
+    trunk = TwoMaps(nn.Sequential(*layers[:14], wide[0]), nn.Sequential(wide[1:], *layers[15:]))
     channels = (576, 1280, 512, 256, 256, 64)
     squeezed = (0.2, 0.25, 0.5, 0.25)
     extras = [
@@ -81,7 +79,7 @@ def _mb2_ssd_lite(spec: ModelSpec, recipe: Recipe) -> SSD:
 
 
 def _lite_head(inputs: int, outputs: int) -> nn.Module:
-    """A separable convolution with biases; on the last map, which is one cell, only its 1×1 part."""
+    """A separable convolution with biases; on the last map, a single cell, only its 1×1 part."""
     mix = nn.Conv2d(inputs, outputs, kernel_size=1)
     if inputs == 64:
         return mix

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from ssd_annotated.networks.jetson import PRIORS as MOBILE_PRIORS
 from ssd_annotated.networks.ssdlite import NAME as SSDLITE
 from ssd_annotated.networks.ssdlite import RECIPE, ssdlite_priors
+from ssd_annotated.priors import PRESETS
 from ssd_annotated.published.conventions import CONVENTIONS, Convention
 
 
@@ -134,6 +136,46 @@ _D2L = {
     **{f"blk_{k + 1}": f"extras.{k}" for k in range(3)},
     **_heads("bbox_{}", "cls_{}", maps=5),
 }
+_JETSON_HEADS = _heads("regression_headers.{}", "classification_headers.{}")
+_JETSON_VGG = {
+    **_vgg("base_net"),
+    "extras": "extras",
+    "source_layer_add_ons.0": "trunk.l2norm",
+    **_JETSON_HEADS,
+}
+_JETSON_MB1 = {
+    **{f"base_net.{i}": f"trunk.to_c4.{i}" for i in range(12)},
+    **{f"base_net.{i}": f"trunk.to_c5.{i - 12}" for i in (12, 13)},
+    "extras": "extras",
+    **_JETSON_HEADS,
+}
+#: The layers of a residual block, which they keep in one list and torchvision in lists in a list.
+_RESIDUAL = {0: "0.0", 1: "0.1", 3: "1.0", 4: "1.1", 6: "2", 7: "3"}
+_RESIDUAL_BLOCKS = {
+    **{f"base_net.{i}": f"trunk.to_c4.{i}" for i in range(2, 14)},
+    **{f"base_net.{i}": f"trunk.to_c5.{i - 14}" for i in (15, 16, 17)},
+    **{f"extras.{k}": f"extras.{k}" for k in _BLOCKS},
+}
+_JETSON_MB2 = {
+    "base_net.0": "trunk.to_c4.0",
+    # The first block does not widen its channels, and the fourteenth is cut in two.
+    **{f"base_net.1.conv.{k}": f"trunk.to_c4.1.conv.0.{k}" for k in (0, 1)},
+    **{f"base_net.1.conv.{k}": f"trunk.to_c4.1.conv.{k - 2}" for k in (3, 4)},
+    **{f"base_net.14.conv.{k}": f"trunk.to_c5.0.{v}" for k, v in _RESIDUAL.items() if k > 1},
+    **{f"base_net.14.conv.{k}": f"trunk.to_c4.14.{k}" for k in (0, 1)},
+    **{
+        f"{theirs}.conv.{k}": f"{ours}.conv.{place}"
+        for theirs, ours in _RESIDUAL_BLOCKS.items()
+        for k, place in _RESIDUAL.items()
+    },
+    "base_net.18": "trunk.to_c5.4",
+    **_JETSON_HEADS,
+}
+_NVIDIA = {
+    "feature_extractor.feature_extractor": "trunk",
+    "additional_blocks": "extras",
+    **_heads("loc.{}", "conf.{}"),
+}
 
 # --- What surrounds them --------------------------------------------------------------------------
 
@@ -147,6 +189,15 @@ def _lufficc_convention(priors: str, side: int) -> Convention:
     """lufficc's choices with the priors of this preset, for images of this side."""
     spec = replace(PRESETS[priors], clip="cxcywh")
     return Convention(spec, _lufficc.loss, {**_lufficc.recipe, "image_size": side})
+
+
+_JETSON = {**_lufficc.recipe, "top_k": 200, "max_detections": None}
+_JETSON_MOBILE = {**_JETSON, "mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
+
+
+def _values_first(value: Tensor, per_cell: int) -> Tensor:
+    """Where the channels of a head are ordered by value, then by prior: by prior, then by value."""
+    return value.unflatten(0, (-1, per_cell)).transpose(0, 1).flatten(0, 1)
 
 
 #: All layouts, those with a more special signature first.
@@ -200,6 +251,41 @@ LAYOUTS: dict[str, Layout] = {
         "ssd300_vgg16",
         _SGRVINOD,
         CONVENTIONS["sgrvinod"],
+    ),
+    # github.com/qfgaohao/pytorch-ssd, vision/ssd and vision/nn
+    "vgg16-ssd": Layout(
+        "qfgaohao's vgg16-ssd",
+        "source_layer_add_ons.0.running_mean",
+        "vgg16_ssd_bn",
+        _JETSON_VGG,
+        Convention(PRESETS["lufficc"], _lufficc.loss, _JETSON),
+    ),
+    "mb2-ssd-lite": Layout(
+        "qfgaohao's mb2-ssd-lite",
+        "base_net.17.conv.7.weight",
+        "mb2_ssd_lite",
+        _JETSON_MB2,
+        Convention(MOBILE_PRIORS, _lufficc.loss, _JETSON_MOBILE),
+    ),
+    "mb1-ssd": Layout(
+        "qfgaohao's mb1-ssd",
+        "base_net.13.3.weight",
+        "mb1_ssd",
+        _JETSON_MB1,
+        Convention(MOBILE_PRIORS, _lufficc.loss, _JETSON_MOBILE),
+    ),
+    # github.com/NVIDIA/DeepLearningExamples, PyTorch/Detection/SSD/ssd
+    "nvidia": Layout(
+        "NVIDIA's SSD300 on ResNet-50",
+        "additional_blocks.0.0.weight",
+        "ssd300_resnet50",
+        _NVIDIA,
+        Convention(
+            replace(PRESETS["caffe-coco"], clip="cxcywh"),
+            {**CONVENTIONS["tf2"].loss, "method": "argmax"},
+            {**CONVENTIONS["sgrvinod"].recipe, "score_threshold": 0.05, "top_k": 200},
+        ),
+        head=_values_first,
     ),
     # Zhang et al., Dive into Deep Learning: TinySSD
     "d2l": Layout(

@@ -128,6 +128,27 @@ def load_d2l(state_dict: Mapping[str, object]) -> SSD:
     return _load(state_dict, LAYOUTS["d2l"])
 
 
+def load_qfgaohao(state_dict: Mapping[str, object]) -> SSD:
+    """Build a ``vgg16-ssd``, ``mb1-ssd`` or ``mb2-ssd-lite`` of qfgaohao's pytorch-ssd.
+
+    NVIDIA's jetson-inference trains the same networks. Classes and errors are as in
+    `load_torchvision_ssd300`.
+    """
+    given = _names_and_tensors(state_dict)
+    names = ("vgg16-ssd", "mb2-ssd-lite", "mb1-ssd")
+    fitting = (name for name in names if LAYOUTS[name].signature in given)
+    return _load(state_dict, LAYOUTS[next(fitting, "mb1-ssd")])
+
+
+def load_nvidia(state_dict: Mapping[str, object]) -> SSD:
+    """Build an SSD300 on ResNet-50 from the state of NVIDIA's DeepLearningExamples, in eval mode.
+
+    Its heads order their channels by value first, ours by prior first: they are put in our order.
+    Classes and errors are as in `load_torchvision_ssd300`.
+    """
+    return _load(state_dict, LAYOUTS["nvidia"])
+
+
 def _load(content: Mapping[str, object], layout: Layout) -> SSD:
     """Rename every tensor, build the model that the heads imply, and fill it."""
     given = _names_and_tensors(content)
