@@ -199,14 +199,8 @@ def nvidia(net, images):
         for k in range(blocks):
             x = bottleneck(net, f"{start}.{layer}.{k}", x, width, stride if k == 0 else 1)
     maps = [x]
-    plan = (
-        (256, 512, True),
-        (256, 512, True),
-        (128, 256, True),
-        (128, 256, False),
-        (128, 256, False),
-    )
-    for k, (middle, outputs, halve) in enumerate(plan):
+    plan = ((256, 512), (256, 512), (128, 256), (128, 256), (128, 256))
+    for k, (middle, outputs) in enumerate(plan):
         name = f"additional_blocks.{k}"
         x = relu(net.norm(f"{name}.1", net.conv(f"{name}.0", x, middle, 1, bias=False)))
         options = HALVE if k < 3 else {}
