@@ -19,9 +19,11 @@ from xml.etree import ElementTree
 
 import click
 import cv2
+import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large as torchvision_ssdlite
 
 import ssd_annotated
 from ssd_annotated.app import arguments, cli, export
@@ -500,6 +502,68 @@ def test_random_weights_if_asked_for_or_to_be_replaced(digits, asked, imagenet, 
     assert [call["model"].recipe.image_size for call in asked] == [300, 512, 300]
 
 
+@pytest.mark.parametrize(
+    ("options", "maps", "side"),
+    [
+        (("--image-size", 320), (40, 20, 10, 5, 3, 1), 320),
+        (("--model", "ssdlite320"), (20, 10, 5, 3, 2, 1), 320),
+        (("--model", "ssdlite320", "--image-size", 96), (6, 3, 2, 1, 1, 1), 96),
+    ],
+)
+def test_every_model_has_its_sizes(digits, asked, tmp_path, options, maps, side):
+    sizes = ("--smallest", 0.05, "--largest", 0.6)
+    done("train", digits, "--out", tmp_path, "--weights", "none", *options, *sizes)
+    model, data = asked[0]["model"], asked[0]["dataset"]
+    priors = model.spec.priors
+    assert (priors.feature_maps, priors.centres) == (maps, "fmap")
+    assert (priors.sizes[0], priors.sizes[-1]) == (0.05, 0.6)
+    assert (model.recipe.image_size, data.image_size) == (side, side)
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """torchvision's SSDLite of 11 classes, as its training script saves it."""
+    torch.manual_seed(0)
+    theirs = torchvision_ssdlite(weights=None, weights_backbone=None, num_classes=11)
+    file = tmp_path_factory.mktemp("foreign") / "model_9.pth"
+    torch.save({"model": theirs.state_dict(), "epoch": 9}, file)
+    return file
+
+
+def test_anybodys_checkpoint_detects(digits, foreign, tmp_path):
+    out = ("--json", tmp_path / "found.json", "--score", 0)
+    result = run("detect", foreign, digits / "JPEGImages" / "train_000000.jpg", *out)
+    assert result.exit_code == 0, result.output
+    whose = "torchvision's ssdlite320_mobilenet_v3_large, with 11 classes"
+    assert f"{foreign}: a checkpoint of {whose}\n" in result.stderr
+    assert json.loads((tmp_path / "found.json").read_text())["model"]["recipe"]["image_size"] == 320
+
+
+def test_training_goes_on_from_anybodys_checkpoint(digits, foreign, asked, tmp_path):
+    done("train", digits, "--out", tmp_path, "--weights", foreign)
+    model = asked[0]["model"]
+    assert model.recipe.class_names == CLASS_NAMES
+    theirs = torch.load(foreign, weights_only=True)["model"]
+    assert torch.equal(model.extras[3][2][0].weight, theirs["backbone.extra.3.2.0.weight"])
+    assert model.recipe.mean == (0.5, 0.5, 0.5)
+
+
+def test_ssdlite_from_data_to_detector(digits, tmp_path):
+    out, options = tmp_path / "run", ("--model", "ssdlite320", "--image-size", 64)
+    settings = ("--weights", "none", "--settings", "quick", "--steps", 1, "--batch-size", 2)
+    done("train", digits, "--out", out, *options, *settings)
+    assert "mean AP" in done("evaluate", out / "last.pt", digits)
+    done("export", out / "last.pt", "--out", tmp_path / "lite.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "lite.onnx")
+    images = torch.randn(3, 3, 64, 64)
+    boxes, scores = session.run(None, {"images": images.numpy()})
+    model = load_model(out / "last.pt")
+    with torch.no_grad():
+        expected = model(images).logits.softmax(dim=2)
+    assert boxes.shape == (3, len(model.priors), 4)
+    torch.testing.assert_close(torch.from_numpy(scores), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_options_of_training_arrive(digits, asked, tmp_path):
     numbers = ("--lr", 0.5, "--clip-norm", 3, "--precision", "bfloat16", "--compile", "--seed", 7)
     more = ("--save-every", 11, "--validate-every", 12, "--resume", "--tensorboard")
@@ -576,7 +640,8 @@ def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model", "ssd300", "--image-size", 300], "--image-size is for --model tiny"),
+        (["--image-size", 256], "ssd300_vgg16 takes images of at least 268 pixels, not 256"),
+        (["--model", "ssdlite320", "--image-size", 8], "must be at least 32, not 8"),
         (["--widths", 1, 2, 3, 4, 5, 6, "--weights", "none"], "--widths are for --model tiny"),
         (["--model", "tiny", "--weights", "imagenet"], "imagenet is for --model ssd300"),
         (["--weights", "old.pt", "--model", "tiny"], "--model cannot be chosen"),
@@ -919,7 +984,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--image-size", 0), "image_size must be at least 16 pixels, not 0"),
+        (("--image-size", 0), "image_size in pixels must be at least 64, not 0"),
         (("--smallest", 0), "sizes must rise from above 0, not from 0.0"),
         (("--largest", 0), "to 0.0"),
     ],

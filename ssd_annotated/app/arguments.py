@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +20,13 @@ from click.core import ParameterSource
 from ssd_annotated.data.find import split_data
 
 Sets = Sequence[tuple[str, str | None]]  # what DATA arguments name
-PRIORS = {"ssd300": "caffe-voc", "ssd512": "caffe-voc-512"}
-TINY_SIDE = 256
+#: What ``--model`` names: the package's function that builds it, and the usual side of its images.
+MODELS = {
+    "tiny": ("tiny_ssd", 256),
+    "ssd300": ("ssd300_vgg16", 300),
+    "ssd512": ("ssd512_vgg16", 512),
+    "ssdlite320": ("ssdlite320_mobilenet_v3_large", 320),
+}
 #: The fields of `Settings` that can be given to `train`.
 SETTINGS = {
     "steps": "Training steps, with one batch each.",
@@ -182,13 +187,15 @@ batch_option = click.option(
 ARCHITECTURE = {
     "model": click.option(
         "--model",
-        type=click.Choice(["tiny", *PRIORS]),
+        type=click.Choice(list(MODELS)),
         default="ssd300",
         show_default=True,
-        help="TinySSD, or the paper's SSD300 or SSD512 on VGG-16.",
+        help="TinySSD, the paper's SSD300 or SSD512 on VGG-16, or SSDLite on MobileNetV3.",
     ),
     "image_size": click.option(
-        "--image-size", type=int, help=f"Side of TinySSD's images.  [default: {TINY_SIDE} pixels]"
+        "--image-size",
+        type=int,
+        help="Side of the network's images in pixels.  [default: 256, 300, 512, 320]",
     ),
     "smallest": click.option(
         "--smallest", type=float, help="Size of the smallest priors, as a fraction of the image's."
@@ -235,11 +242,27 @@ def refuse_without_objects(dataset: object, what: str) -> None:
 
 def open_model(name: str, device: str | None, half: bool = False) -> object:
     """Load the model of a file, or the one that ships with the package under this name."""
-    from ssd_annotated.checkpoint import load_model, pretrained
-
     is_file = Path(name).exists() or Path(name).suffix or Path(name).name != name
-    model = load_model(name) if is_file else pretrained(name)
+    if is_file:
+        model = load_file(name)
+    else:
+        from ssd_annotated.checkpoint import pretrained
+
+        model = pretrained(name)
     return (model.half() if half else model).to(choose_device(device))
+
+
+def load_file(file: str) -> object:
+    """Load the model of a file, ours or anybody's; whose it is goes to stderr."""
+    from ssd_annotated.checkpoint import is_ours, model_of
+    from ssd_annotated.support.storage import read_plain
+
+    content = read_plain(file)
+    if is_ours(content):
+        return model_of(content, file)
+    from ssd_annotated.published.weights import load_checkpoint  # imports torchvision, for seconds
+
+    return load_checkpoint(content, say=lambda whose: click.echo(f"{file}: {whose}", err=True))
 
 
 def choose_device(device: str | None) -> object:
@@ -283,12 +306,13 @@ def choose_priors(
     model: str, image_size: int | None, smallest: float | None, largest: float | None
 ) -> object:
     """The priors of an architecture, spread over other sizes if some are given."""
-    from ssd_annotated.priors import PRESETS, rescale_priors, tiny_priors
+    import torch
 
-    if model != "tiny" and image_size is not None:
-        raise click.UsageError("--image-size is for --model tiny")
+    from ssd_annotated.priors import rescale_priors
+
     with usage_errors():
-        spec = tiny_priors(tiny_side(image_size)) if model == "tiny" else PRESETS[PRIORS[model]]
+        with torch.device("meta"):  # a network without numbers, of which only the priors are wanted
+            spec = builder(model, image_size)(2).spec.priors
         if smallest is None and largest is None:
             return spec
         first, last = spec.square_sizes[0][0], spec.square_sizes[-1][0]
@@ -297,9 +321,13 @@ def choose_priors(
         )
 
 
-def tiny_side(image_size: int | None) -> int:
-    """The side of TinySSD's images, given or by default; a 0 is refused elsewhere."""
-    return TINY_SIDE if image_size is None else image_size
+def builder(model: str, image_size: int | None) -> Callable:
+    """The function that builds what ``--model`` names, for images of this size or the usual one."""
+    name, side = MODELS[model]
+    return partial(
+        getattr(import_module("ssd_annotated"), name),
+        image_size=side if image_size is None else image_size,
+    )
 
 
 def new_model(
@@ -314,28 +342,23 @@ def new_model(
 
     If it is not `fresh`, a run's weights are loaded later, so nothing is downloaded here.
     """
-    from ssd_annotated.model import ssd300_vgg16, ssd512_vgg16, tiny_ssd
-
     if weights not in (None, "none", "imagenet"):
         return model_to_go_on_from(weights, class_names)
-    spec, count = choose_priors(model, **sizes), len(class_names)
+    options = {"class_names": class_names, "priors": choose_priors(model, **sizes)}
     if model == "tiny":
         if weights == "imagenet":
-            raise click.UsageError("--weights imagenet is for --model ssd300 and ssd512")
-        more = {"widths": widths} if widths else {}
-        side = tiny_side(sizes["image_size"])
-        with usage_errors():
-            return tiny_ssd(count, side, class_names=class_names, priors=spec, **more)
-    if widths:
+            raise click.UsageError("--weights imagenet is for --model ssd300, ssd512, ssdlite320")
+        options |= {"widths": widths} if widths else {}
+    elif widths:
         raise click.UsageError("--widths are for --model tiny")
-    build = {"ssd300": ssd300_vgg16, "ssd512": ssd512_vgg16}[model]
-    start = "imagenet" if fresh and weights != "none" else None
-    return build(count, start, class_names, spec)
+    elif fresh and weights != "none":
+        options["weights"] = "imagenet"
+    with usage_errors():
+        return builder(model, sizes["image_size"])(len(class_names), **options)
 
 
 def model_to_go_on_from(file: str, class_names: tuple[str, ...]) -> object:
     """Load the model of a file; if its classes differ, the confidence heads start anew."""
-    from ssd_annotated.checkpoint import load_model
     from ssd_annotated.model import build
 
     context = click.get_current_context()
@@ -343,7 +366,7 @@ def model_to_go_on_from(file: str, class_names: tuple[str, ...]) -> object:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = name.replace("_", "-")
             raise click.UsageError(f"--{option} cannot be chosen: --weights {file} determines it")
-    old = load_model(file)
+    old = load_file(file)
     if old.recipe.class_names == class_names:
         return old
     spec = replace(old.spec, num_classes=len(class_names))
