@@ -41,6 +41,7 @@ from ssd_annotated.evaluation.voc import evaluate, evaluation_table
 from ssd_annotated.model import ModelSpec, tiny_ssd
 from ssd_annotated.priors import PRESETS, make_priors, rescale_priors, tiny_priors
 from ssd_annotated.training import run as run_module
+from ssd_annotated.training.rungs import Standing, find_rungs
 from ssd_annotated.training.settings import QUICK, Settings
 
 COMMANDS = sorted(cli.main.commands)
@@ -635,6 +636,22 @@ def test_how_a_run_was_stopped_is_said(monkeypatch, digits, tmp_path, number, st
     last, best = tmp_path / "last.pt", tmp_path / "best.pt"
     assert result.stdout == f"{last}: 5 steps\n{best}: mAP 0.250\n"
     assert result.stderr == f"stopped by {number.name}; --resume continues the run\n"
+
+
+@pytest.mark.parametrize(
+    ("loss", "best", "words"),
+    [
+        (2.94, 0.005, "answers without looking .*\nThis is no detector yet. Try: .*`gentle`"),
+        (1.5, None, "looks .*\nsee .*: ssd-annotated evaluate .*last.pt DATA --gallery"),
+        (1.5, 0.4, "looks .*\nsee .*: ssd-annotated evaluate .*best.pt DATA --gallery"),
+    ],
+)
+def test_a_training_ends_with_what_to_try_next(monkeypatch, digits, tmp_path, loss, best, words):
+    standing = Standing(loss, find_rungs(torch.tensor([0, 1, 1])))
+    outcome = run_module.Outcome(500, None, best, standing)
+    monkeypatch.setattr(run_module, "run", lambda *_, **__: outcome)
+    result = run("train", digits, "--out", tmp_path, *TINY)
+    assert re.match(f"at the end, confidence loss {loss:.2f}: the network {words}", result.stderr)
 
 
 def test_from_data_to_detector(digits, tmp_path):

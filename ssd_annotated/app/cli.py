@@ -112,6 +112,22 @@ def report_run(outcome: object, out: str) -> None:
         click.echo(f"stopped by {outcome.stopped_by.name}; --resume continues the run", err=True)
     if outcome.stopped_by == signal.SIGINT:
         click.get_current_context().exit(130)
+    if outcome.stopped_by is None and outcome.standing is not None:
+        model = Path(out, "last.pt" if outcome.best is None else "best.pt")
+        click.echo(what_next(outcome, model), err=True)
+
+
+def what_next(outcome: object, model: Path) -> str:
+    """Where a training ended on the ladder of its loss, and what to try now."""
+    from ssd_annotated.training.rungs import ADVICE
+
+    end = f"at the end, {outcome.standing}"
+    if outcome.standing.passed < 2:
+        return f"{end}\nThis is no detector yet. Try: {ADVICE}"
+    return (
+        f"{end}\nsee what it gets wrong: ssd-annotated evaluate {model} DATA --gallery worst.png\n"
+        "if the loss was still falling, or the mAP rising: more --steps"
+    )
 
 
 def write_json(numbers: dict[str, object], file: str) -> None:

@@ -7,6 +7,7 @@ finite, ``failure-step-N.pt`` (the batch). Every ``.pt`` is complete at any mome
 
 import math
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from ssd_annotated.model import SSD, check_architecture
 from ssd_annotated.support.checks import check_at_least
 from ssd_annotated.training import distributed
 from ssd_annotated.training.records import Log
+from ssd_annotated.training.rungs import Ladder, Standing
 from ssd_annotated.training.settings import Settings
 from ssd_annotated.training.signals import stop_signals
 from ssd_annotated.training.train import NonFiniteLossError, Record, Trainer, summary
@@ -45,12 +47,14 @@ _FREE_SETTINGS = ("workers", "compile")
 class Outcome(NamedTuple):
     """How a run ended: after how many steps, by which signal if any, and its best mAP if known.
 
+    `standing` says what the confidence loss of the last steps means; None after fewer than 100.
     All processes of a run return the same outcome, even if only one was sent the signal.
     """
 
     steps: int
     stopped_by: signal.Signals | None
     best: float | None
+    standing: Standing | None = None
 
 
 def run(
@@ -86,7 +90,8 @@ def run(
     tensorboard
         Also write the records for TensorBoard (needs the extra ``tensorboard``).
     progress
-        Whether to show a bar.
+        Whether to show a bar, and what the confidence loss means when that changes. If the network
+        has not begun to look after 400 steps (or a fiftieth of the run), that is a warning.
 
     Raises
     ------
@@ -121,7 +126,7 @@ def run(
         report.finish(best)
         _save(trainer, folder, best)  # here, where signals are still caught
     stopped_by = _who_stopped(caught) if trainer.next_step < last_step else None
-    return Outcome(trainer.next_step, stopped_by, best)
+    return Outcome(trainer.next_step, stopped_by, best, report.standing)
 
 
 # --- Starting, resuming, saving -------------------------------------------------------------------
@@ -243,6 +248,11 @@ class _Report:
     def __init__(self, trainer: Trainer, log: Log, bar: tqdm) -> None:
         self._trainer, self._log, self._bar = trainer, log, bar
         self._unread: Record | None = None
+        self._ladder = Ladder(trainer)
+
+    @property
+    def standing(self) -> Standing | None:
+        return self._ladder.standing
 
     def add(self, record: Record, best: float | None) -> None:
         self._tell(best)
@@ -257,6 +267,7 @@ class _Report:
         if self._unread is not None:
             self._log.write(self._unread)
             _show(self._bar, self._unread, best)
+            _say(self._bar, self._ladder.add(self._unread))
         self._unread = None
 
 
@@ -270,3 +281,11 @@ def _show(bar: tqdm, record: Record, best: float | None) -> None:
     score = "" if best is None else f", best mAP {best:.3f}"
     bar.set_postfix_str(summary(record) + score, refresh=False)
     bar.update()
+
+
+def _say(bar: tqdm, words: str | None) -> None:
+    """Print something above the bar; without a bar, warn if it is a warning."""
+    if words and not bar.disable:
+        bar.write(words, file=sys.stderr)
+    elif words and words.startswith("warning: ") and distributed.rank() == 0:
+        warnings.warn(words.removeprefix("warning: "), stacklevel=4)

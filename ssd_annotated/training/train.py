@@ -145,6 +145,8 @@ class Trainer:
     ----------
     next_step
         The number of the next step, from 0.
+    positives
+        How many positives this process has learned from, by class.
 
     Raises
     ------
@@ -182,6 +184,7 @@ class Trainer:
         half = self.settings.precision == "float16"
         self.scaler = torch.amp.GradScaler(model.priors.device.type, enabled=half)
         self.next_step = 0
+        self.positives = torch.zeros(model.spec.num_classes, dtype=torch.int64, device="cpu")
         self._batches: Iterator | None = None
         self._last: Record | None = None
         #: 1 from the first step on whose loss is not finite; on the device, so that no step waits.
@@ -249,6 +252,7 @@ class Trainer:
                 make_loader(self.dataset, self.model, self.loss, self.settings, self.next_step)
             )
         images, targets, (counts, *found) = next(self._batches)
+        self.positives += found[1].bincount(minlength=len(self.positives))
         priors = self.model.priors
         images = images.to(priors, non_blocking=True).to(memory_format=torch.channels_last)
         found = [tensor.to(priors.device, non_blocking=True) for tensor in found]
