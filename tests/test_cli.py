@@ -30,6 +30,7 @@ from ssd_annotated.app.detect import Tally
 from ssd_annotated.checkpoint import load_model, pretrained, save_model
 from ssd_annotated.data import graffiti
 from ssd_annotated.data.augment import AUGMENTATIONS
+from ssd_annotated.data.fit import fit_priors, outlook, seen_targets
 from ssd_annotated.data.graffiti import CLASS_NAMES, GraffitiDigits, export_voc
 from ssd_annotated.data.layout import VARIANTS
 from ssd_annotated.data.survey import survey, survey_table
@@ -295,13 +296,17 @@ def test_check_of_clean_data_exits_with_0(digits, tmp_path):
     first, _, rest = text.partition("\n\n")
     assert first == f"{digits}: PASCAL VOC's layout; taken: train, test (18 images)"
     assert rest.splitlines()[0].split()[:2] == ["images", str(len(whole))]
-    assert rest == survey_table(survey(whole, make_priors(tiny_priors(128)))) + "\n"
+    table = survey_table(survey(whole, make_priors(tiny_priors(128))))
+    specs = {128: tiny_priors(128), **{side: tiny_priors(side) for side in range(192, 641, 64)}}
+    assert rest == f"{table}\n\n{outlook(whole, 128, specs)}\n"
     assert cv2.imread(str(figure)) is not None
 
 
 def test_check_counts_what_the_priors_miss(digits):
     text = done("check", digits, "--model", "tiny", "--smallest", 0.01, "--largest", 0.02)
-    assert all(line.endswith("100.0%") for line in text.splitlines()[-9:])
+    classes = text.split("\n\n")[3].splitlines()
+    assert len(classes) == 11
+    assert all(line.endswith("100.0%") for line in classes[1:])
 
 
 def test_what_cannot_be_printed_is_replaced(digits):
@@ -363,7 +368,9 @@ def test_coco_annotations_are_data_too(digits, coco_file):
     first, _, rest = text.partition("\n\n")
     images = f"(4 images in {digits / 'JPEGImages'})"
     assert first == f"{coco_file}: COCO's JSON; taken: all {images}"
-    assert rest == survey_table(survey(folder, make_priors(PRESETS["caffe-voc"]))) + "\n"
+    table = survey_table(survey(folder, make_priors(PRESETS["caffe-voc"])))
+    assert rest.startswith(f"{table}\n\nseen with augmentation ")
+    assert re.match(r"proposed: --augmentation (caffe|gentle) --sm", rest.splitlines()[-1])
 
 
 def test_folders_of_both_formats_are_joined(digits, coco_file):
@@ -522,6 +529,16 @@ def test_options_of_training_arrive(digits, asked, tmp_path):
     assert call["validation"].class_names == call["dataset"].dataset.class_names
 
 
+def test_priors_are_fitted_to_what_training_shows(digits, asked, tmp_path):
+    options = ("--fit-priors", "--augmentation", "gentle")
+    result = run("train", digits, "--out", tmp_path, *TINY, *options)
+    assert result.exit_code == 0, result.output
+    data = VOCFolder([(digits, "train")], CLASS_NAMES)
+    pair = fit_priors(tiny_priors(64), seen_targets(data, AUGMENTATIONS["gentle"]))
+    assert asked[0]["model"].spec.priors == rescale_priors(tiny_priors(64), *pair)
+    assert result.stderr == "priors: --smallest {} --largest {}\n".format(*pair)
+
+
 def test_quick_settings_are_other_defaults(digits, asked, tmp_path):
     done("train", digits, "--out", tmp_path, *TINY, "--settings", "quick", "--weight-decay", 0)
     assert asked[0]["settings"] == replace(QUICK, batch_size=4, weight_decay=0)
@@ -582,6 +599,8 @@ def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
         (["--model", "tiny", "--weights", "imagenet"], "imagenet is for --model ssd300"),
         (["--weights", "old.pt", "--model", "tiny"], "--model cannot be chosen"),
         (["--weights", "old.pt", "--smallest", 0.1], "--smallest cannot be chosen"),
+        (["--weights", "old.pt", "--fit-priors"], "--fit-priors cannot be used: --weights old.pt"),
+        (["--fit-priors", "--largest", 0.1], "--fit-priors chooses --smallest and --largest"),
         (
             ["--model", "tiny", "--image-size", 63],
             "image_size in pixels must be at least 64, not 63",

@@ -297,6 +297,34 @@ def choose_priors(
         )
 
 
+def choose_specs(
+    model: str, image_size: int | None, **sizes: float | None
+) -> tuple[int, dict[int, object]]:
+    """The side of an architecture's images, and the priors at this side and at larger ones."""
+    spec = choose_priors(model, image_size, **sizes)
+    if model != "tiny":
+        side = {"ssd300": 300, "ssd512": 512}[model]
+        return side, {side: spec}
+    side = tiny_side(image_size)
+    larger = {s: choose_priors(model, s, None, None) for s in range(192, 641, 64) if s > side}
+    return side, {side: spec, **larger}
+
+
+def fitted_sizes(
+    dataset: object, augmentation: object, weights: str | None, **new: object
+) -> dict[str, float]:
+    """The sizes of priors that fit a data set as its augmentation shows it."""
+    from ssd_annotated.data.fit import fit_priors, seen_targets
+
+    if weights not in (None, "none", "imagenet"):
+        raise click.UsageError(f"--fit-priors cannot be used: --weights {weights} determines them")
+    if new["smallest"] is not None or new["largest"] is not None:
+        raise click.UsageError("--fit-priors chooses --smallest and --largest: leave them out")
+    spec = choose_priors(new["model"], new["image_size"], None, None)
+    sizes = fit_priors(spec, seen_targets(dataset, augmentation))
+    return dict(zip(("smallest", "largest"), sizes))
+
+
 def tiny_side(image_size: int | None) -> int:
     """The side of TinySSD's images, given or by default; a 0 is refused elsewhere."""
     return TINY_SIDE if image_size is None else image_size

@@ -30,10 +30,12 @@ from ssd_annotated.app.arguments import (
     choose_device,
     choose_priors,
     choose_settings,
+    choose_specs,
     crowds_option,
     data_argument,
     device_option,
     figure_options,
+    fitted_sizes,
     keep_freed_memory,
     model_argument,
     new_model,
@@ -242,13 +244,15 @@ def download(out: str, sets: tuple[str, ...]) -> None:
 def check(data: Sets, figure: str | None, **architecture: str | float | None) -> None:
     """Report what DATA holds, how many objects the priors miss, and everything that is wrong.
 
-    The first line says how the folder is understood. Without SET, all sets of a folder are checked:
-    trainval (or train and val) and test. The exit status is 1 if anything is wrong.
+    The first line says how the folder is understood, the last which options to give `train`.
+    Without SET, all sets of a folder are checked: trainval (or train and val) and test. The exit
+    status is 1 if anything is wrong.
 
     \b
       ssd-annotated check photographs --model tiny --smallest 0.05 --largest 0.6
       ssd-annotated check VOC2007:trainval VOC2012:trainval --figure survey.png
     """
+    from ssd_annotated.data.fit import outlook
     from ssd_annotated.data.survey import survey, survey_table
     from ssd_annotated.priors import make_priors
 
@@ -257,6 +261,8 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     found = survey(dataset, priors)
     click.echo("\n".join(dataset.understood) + "\n")
     click.echo(survey_table(found))
+    if sum(found.objects.values()):
+        click.echo("\n" + outlook(dataset, *choose_specs(**architecture)))
     if figure:
         from ssd_annotated.app.figures import draw_survey
 
@@ -270,6 +276,11 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 @out_option("Folder of the run.", click.Path(file_okay=False))
 @click.option("--val", type=Data(), multiple=True, metavar="DATA", help="Data to measure mAP on.")
 @architecture_options
+@click.option(
+    "--fit-priors",
+    is_flag=True,
+    help="Choose --smallest and --largest so that the priors miss fewest objects, as check does.",
+)
 @click.option("--widths", nargs=6, type=int, help="Channels of TinySSD's six blocks.")
 @click.option(
     "--weights",
@@ -315,6 +326,7 @@ def train(
     out: str,
     val: Sets,
     augmentation: str,
+    fit_priors: bool,
     settings: str,
     on_bad: str,
     crowds: str,
@@ -350,11 +362,18 @@ def train(
             refuse_without_objects(validation, "--val")
         if rank() == 0:
             report_problems(dataset, validation)
+        drawn = AUGMENTATIONS[augmentation]
+        if fit_priors:
+            new |= fitted_sizes(dataset, drawn, **new)
+            if rank() == 0:
+                click.echo(
+                    "priors: --smallest {smallest} --largest {largest}".format(**new), err=True
+                )
         torch.manual_seed(chosen.seed)
         resumed = others["resume"] and Path(out, LAST).exists()
         network = new_model(dataset.class_names, fresh=not resumed, **new).to(place)
         side = network.recipe.image_size
-        seen = Augmented(dataset, AUGMENTATIONS[augmentation], side, chosen.seed)
+        seen = Augmented(dataset, drawn, side, chosen.seed)
         outcome = run(network, seen, out, chosen, validation=validation, **others)
         if rank() == 0:
             report_run(outcome, out)
