@@ -539,6 +539,31 @@ def test_priors_are_fitted_to_what_training_shows(digits, asked, tmp_path):
     assert result.stderr == "priors: --smallest {} --largest {}\n".format(*pair)
 
 
+def test_flips_are_chosen(digits, asked, tmp_path):
+    for options in (["--no-mirror"], ["--vertical-flip", "--augmentation", "gentle"], []):
+        done("train", digits, "--out", tmp_path, *TINY, *options)
+    drawn = [call["dataset"].augmentation for call in asked]
+    assert drawn == [
+        replace(AUGMENTATIONS["caffe"], flip_probability=0),
+        replace(AUGMENTATIONS["gentle"], vertical_flip_probability=0.5),
+        AUGMENTATIONS["caffe"],
+    ]
+
+
+def test_a_fraction_is_held_back_as_a_share_is(flat, digits, asked, tmp_path):
+    done("train", flat, "--val-fraction", 0.2, "--out", tmp_path / "run", *TINY)
+    done("train", f"{flat}:0.8", "--val", f"{flat}:-0.2", "--out", tmp_path / "run", *TINY)
+    done("train", f"{digits}:train", "--val-fraction", 0.2, "--out", tmp_path / "run", *TINY)
+    names = [
+        [{r.image.name for r in d.records} for d in (call["dataset"].dataset, call["validation"])]
+        for call in asked
+    ]
+    assert names[0] == names[1]
+    assert names[2] == [{n for n in part if n.startswith("train")} for part in names[0]]
+    classes = {d.class_names for d in (asked[0]["dataset"].dataset, asked[0]["validation"])}
+    assert classes == {CLASS_NAMES}
+
+
 def test_quick_settings_are_other_defaults(digits, asked, tmp_path):
     done("train", digits, "--out", tmp_path, *TINY, "--settings", "quick", "--weight-decay", 0)
     assert asked[0]["settings"] == replace(QUICK, batch_size=4, weight_decay=0)
@@ -577,6 +602,28 @@ def test_training_goes_on_from_a_model(digits, asked, tiny_file, tmp_path):
         assert torch.equal(value, model.state_dict()[name])
 
 
+def test_going_on_from_a_model_takes_a_tenth_of_the_rate(digits, asked, tiny_file, tmp_path):
+    data = ("train", digits, "--out", tmp_path, "--weights", tiny_file)
+    done(*data)
+    done(*data, "--settings", "quick", "--freeze", "trunk")
+    done(*data, "--lr", 0.01)
+    assert [call["settings"].lr for call in asked] == [1e-4, 4e-4, 0.01]
+    assert [call["settings"].freeze for call in asked] == ["none", "trunk", "none"]
+
+
+def test_which_classes_are_kept_is_said(digits, asked, tmp_path):
+    names = ("background", "7", "seven", "3")
+    save_model(tiny_ssd(4, 64, (4,) * 6, names), tmp_path / "old.pt")
+    result = run("train", digits, "--out", tmp_path, "--weights", tmp_path / "old.pt")
+    assert result.stderr == (
+        f"{tmp_path / 'old.pt'}: classes kept: 3, 7\n"
+        f"{tmp_path / 'old.pt'}: classes new: 0, 1, 2, 4, 5, 6, 8, 9\n"
+    )
+    before, after = load_model(tmp_path / "old.pt"), asked[0]["model"]
+    was, now = (m.confidence_heads[0].bias.unflatten(0, (4, -1)) for m in (before, after))
+    assert torch.equal(now[:, [0, 8, 4]], was[:, [0, 1, 3]])
+
+
 def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
     before = load_model(tiny_file)
     names = ("background", "cat", "dog")
@@ -600,6 +647,9 @@ def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
         (["--weights", "old.pt", "--model", "tiny"], "--model cannot be chosen"),
         (["--weights", "old.pt", "--smallest", 0.1], "--smallest cannot be chosen"),
         (["--weights", "old.pt", "--fit-priors"], "--fit-priors cannot be used: --weights old.pt"),
+        (["--val", "here", "--val-fraction", 0.1], "give either --val or --val-fraction"),
+        (["--val-fraction", 0.001], "--val-fraction 0.001 leaves one side without images"),
+        (["--val-fraction", 1], "1.0 is not in the range 0.0<x<1.0"),
         (["--fit-priors", "--largest", 0.1], "--fit-priors chooses --smallest and --largest"),
         (
             ["--model", "tiny", "--image-size", 63],
@@ -673,12 +723,21 @@ def test_a_training_ends_with_what_to_try_next(monkeypatch, digits, tmp_path, lo
     assert re.match(f"at the end, confidence loss {loss:.2f}: the network {words}", result.stderr)
 
 
+def results(out, digits):
+    """The evaluation of the best model on the test split."""
+    dataset = VOCFolder([(digits, "test")], CLASS_NAMES)
+    images, targets = zip(*(dataset[index] for index in range(len(dataset))))
+    return (evaluate(detect(load_model(out / "best.pt"), list(images)), list(targets), 11),)
+
+
 def test_from_data_to_detector(digits, tmp_path):
     """Train, resume, evaluate and detect, for real."""
     out = tmp_path / "run"
     data = ("train", digits, "--val", f"{digits}:test", "--out", out, *TINY, "--settings", "quick")
     text = done(*data, "--steps", 3)
     assert text.startswith(f"{out / 'last.pt'}: 3 steps\n")
+    assert evaluation_table(*results(out, digits), CLASS_NAMES) in text
+    assert cv2.imread(str(out / "worst.png")) is not None
     model = load_model(out / "last.pt")
     assert model.recipe.class_names == CLASS_NAMES
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

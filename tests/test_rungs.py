@@ -1,6 +1,7 @@
 """Rungs: the losses that can be known beforehand, and a training that stays on one is told so."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -132,6 +133,23 @@ def test_a_run_with_a_bar_says_it_above_the_bar(tmp_path, capsys):
     lines = [line.split("\r")[-1] for line in capsys.readouterr().err.splitlines()]
     said = [line for line in lines if "the network knows nothing" in line]
     assert [line.split(",")[0].split(":")[0] for line in said] == ["step 3", "warning"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_first_validation_says_what_to_expect(tmp_path, capsys):
+    run(small(), Squares(2), tmp_path, STILL, validation=Squares(2), validate_every=4)
+    said = [line for line in capsys.readouterr().err.splitlines() if "first look" in line]
+    assert len(said) == 1
+    assert re.search(
+        r"first look, after 4 of 9 steps: mAP 0\.\d{3}; expect nothing before the network", said[0]
+    )
+
+
+def test_what_to_expect_follows_the_rungs():
+    rungs = find_rungs(torch.tensor([0, 1, 1]))
+    assert "before the network looks" in Standing(2.94, rungs).expectation
+    assert "below 0.69" in Standing(1.5, rungs).expectation
+    assert "finds and names" in Standing(0.2, rungs).expectation
 
 
 def test_a_short_run_says_nothing(tmp_path):

@@ -553,3 +553,15 @@ def test_double_precision_stays():
 def test_a_run_that_cannot_be_is_refused(options, message):
     with refuses(message):
         train(**({"model": small(), "dataset": Squares(), "steps": 1, "progress": False} | options))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_frozen_trunk_stays_bit_for_bit_and_the_rest_learns(optimizer):
+    model = small()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = Settings(steps=2, batch_size=2, lr=1e-2, optimizer=optimizer, freeze="trunk")
+    train(model, Squares(4), settings, progress=False)
+    for name, value in model.state_dict().items():
+        still = torch.equal(value, before[name])
+        assert still if name.startswith("trunk.") else not still, name
+    assert any(name.startswith("trunk.1.1.running") for name in before), "statistics too"

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from functools import cache, reduce
 from importlib import import_module
@@ -17,7 +18,7 @@ from typing import get_args, get_type_hints
 import click
 from click.core import ParameterSource
 
-from ssd_annotated.data.find import split_data
+from ssd_annotated.data.find import in_share, split_data
 
 Sets = Sequence[tuple[str, str | None]]  # what DATA arguments name
 PRIORS = {"ssd300": "caffe-voc", "ssd512": "caffe-voc-512"}
@@ -36,6 +37,7 @@ SETTINGS = {
     "clip_norm": "Clip the gradient to this norm.",
     "precision": "Precision of the network; the loss is computed in float32.",
     "freeze_batch_norm": "Do not update the statistics of batch normalisation.",
+    "freeze": "Part of the network that stays as it is, its statistics included.",
     "compile": "Compile the network: it starts more slowly and trains faster.",
     "workers": "Processes that load images; with 0 the main process loads them.",
     "seed": "Seed of the initial weights, the images' order and their augmentation.",
@@ -133,9 +135,14 @@ class Share(click.FloatRange):
         return number
 
 
+def missing_for_figures() -> list[str]:
+    """The packages that figures need and that are not installed."""
+    return [name for name in ("matplotlib", "seaborn") if find_spec(name) is None]
+
+
 def drawable(_context: click.Context, _option: click.Option, file: str | None) -> str | None:
     """Refuse a figure before anything is computed if what draws it is missing."""
-    missing = [name for name in ("matplotlib", "seaborn") if find_spec(name) is None]
+    missing = missing_for_figures()
     if file is not None and missing:
         raise ImportError(f"figures need {missing[0]}: pip install 'ssd-annotated[plot]'")
     return file
@@ -226,6 +233,39 @@ def open_data(
         raise ValueError(str(error).replace("give class_names", advice)) from error
 
 
+def open_sets(
+    data: Sets, val: Sets, fraction: float | None, on_bad: str, crowds: str
+) -> tuple[object, object | None]:
+    """The data set to train on, and the one to validate on: of its own, a fraction, or None.
+
+    A fraction is always of the same images, as ROOT:-0.1 is.
+    """
+    dataset = open_data(data, "train", on_bad, crowds=crowds)
+    if fraction is None:
+        names = dataset.class_names
+        validation = open_data(val, "val", on_bad, names, crowds) if val else None
+    elif val:
+        raise click.UsageError("give either --val or --val-fraction")
+    else:
+        dataset, validation = hold_back(dataset, fraction)
+    if validation is not None:
+        refuse_without_objects(validation, "--val-fraction" if fraction else "--val")
+    return dataset, validation
+
+
+def hold_back(dataset: object, fraction: float) -> tuple[object, object]:
+    """All but a fraction of a data set's images, and that fraction."""
+    parts = [], []
+    for record in dataset.records:
+        parts[in_share(record.image.name, str(-fraction))].append(record)
+    if not all(parts):
+        raise click.UsageError(f"--val-fraction {fraction:g} leaves one side without images")
+    rest, held = copy(dataset), copy(dataset)
+    rest.records, held.records = parts
+    held.problems = []  # they are reported once
+    return rest, held
+
+
 def refuse_without_objects(dataset: object, what: str) -> None:
     """Refuse a set without objects, which has no mAP, before anything is computed."""
     difficult = [dataset.target(index)["difficult"] for index in range(len(dataset))]
@@ -270,13 +310,31 @@ def keep_freed_memory() -> None:
             libc.mallopt(option, 2**31 - 1)
 
 
-def choose_settings(name: str, given: dict[str, object]) -> object:
-    """The settings of this name, changed where an option was given."""
+def choose_settings(name: str, given: dict[str, object], weights: str | None = None) -> object:
+    """The settings of this name, changed where an option was given.
+
+    For who goes on from a model, a tenth of the learning rate is enough.
+    """
     from ssd_annotated.training.settings import QUICK, Settings
 
     base = QUICK if name == "quick" else Settings()
+    base = replace(base, lr=base.lr / 10) if is_file(weights) else base
     with usage_errors():
         return replace(base, **{k: v for k, v in given.items() if v is not None})
+
+
+def is_file(weights: str | None) -> bool:
+    """Whether ``--weights`` names a model's file."""
+    return weights not in (None, "none", "imagenet")
+
+
+def choose_augmentation(name: str, mirror: bool, vertical_flip: bool) -> object:
+    """The augmentation of this name, without its mirror or upside down if so wished."""
+    from ssd_annotated.data.augment import AUGMENTATIONS
+
+    changes = {} if mirror else {"flip_probability": 0.0}
+    changes |= {"vertical_flip_probability": 0.5} if vertical_flip else {}
+    return replace(AUGMENTATIONS[name], **changes)
 
 
 def choose_priors(
@@ -302,12 +360,9 @@ def choose_specs(
 ) -> tuple[int, dict[int, object]]:
     """The side of an architecture's images, and the priors at this side and at larger ones."""
     spec = choose_priors(model, image_size, **sizes)
-    if model != "tiny":
-        side = {"ssd300": 300, "ssd512": 512}[model]
-        return side, {side: spec}
-    side = tiny_side(image_size)
-    larger = {s: choose_priors(model, s, None, None) for s in range(192, 641, 64) if s > side}
-    return side, {side: spec, **larger}
+    side = image_size or {"tiny": TINY_SIDE, "ssd300": 300, "ssd512": 512}[model]
+    larger = [s for s in range(192, 641, 64) if s > side and model == "tiny"]
+    return side, {side: spec, **{s: choose_priors(model, s, None, None) for s in larger}}
 
 
 def fitted_sizes(
@@ -316,7 +371,7 @@ def fitted_sizes(
     """The sizes of priors that fit a data set as its augmentation shows it."""
     from ssd_annotated.data.fit import fit_priors, seen_targets
 
-    if weights not in (None, "none", "imagenet"):
+    if is_file(weights):
         raise click.UsageError(f"--fit-priors cannot be used: --weights {weights} determines them")
     if new["smallest"] is not None or new["largest"] is not None:
         raise click.UsageError("--fit-priors chooses --smallest and --largest: leave them out")
@@ -344,7 +399,7 @@ def new_model(
     """
     from ssd_annotated.model import ssd300_vgg16, ssd512_vgg16, tiny_ssd
 
-    if weights not in (None, "none", "imagenet"):
+    if is_file(weights):
         return model_to_go_on_from(weights, class_names)
     spec, count = choose_priors(model, **sizes), len(class_names)
     if model == "tiny":
@@ -362,9 +417,9 @@ def new_model(
 
 
 def model_to_go_on_from(file: str, class_names: tuple[str, ...]) -> object:
-    """Load the model of a file; if its classes differ, the confidence heads start anew."""
+    """Load the model of a file; of other classes, those of the same name keep what was learned."""
     from ssd_annotated.checkpoint import load_model
-    from ssd_annotated.model import build
+    from ssd_annotated.training.transfer import start_from
 
     context = click.get_current_context()
     for name in (*ARCHITECTURE, "widths"):
@@ -374,9 +429,8 @@ def model_to_go_on_from(file: str, class_names: tuple[str, ...]) -> object:
     old = load_model(file)
     if old.recipe.class_names == class_names:
         return old
-    spec = replace(old.spec, num_classes=len(class_names))
-    model = build(spec, replace(old.recipe, class_names=class_names))
-    weights = old.state_dict().items()
-    kept = {name: value for name, value in weights if not name.startswith("confidence_heads.")}
-    model.load_state_dict({**model.state_dict(), **kept})
-    return model
+    known = set(old.recipe.class_names)
+    for words, some in (("kept", known & set(class_names)), ("new", set(class_names) - known)):
+        names = sorted(some - {"background"})
+        click.echo(f"{file}: classes {words}: {', '.join(names) or 'none'}", err=True)
+    return start_from(old, class_names)

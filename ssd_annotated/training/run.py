@@ -65,7 +65,7 @@ def run(
     *,
     loss: MultiBoxLoss | None = None,
     validation: Dataset | None = None,
-    validate_every: int = 5000,
+    validate_every: int | None = None,
     save_every: int = 1000,
     resume: bool = False,
     tensorboard: bool = False,
@@ -81,6 +81,8 @@ def run(
         Made if it does not exist.
     validation
         Images on which the mAP@0.5 (area) is measured, every `validate_every` steps and at the end.
+    validate_every
+        By default 5000, or a fifth of a shorter run, but no less than 100.
     save_every
         Steps between two writes of ``last.pt``. It is also written at the end, and on SIGTERM or
         Ctrl-C, which stop the run after the current step.
@@ -102,6 +104,8 @@ def run(
     NonFiniteLossError
         If the loss is not finite; the message names the file with the batch that caused it.
     """
+    fifth = (settings or Settings()).steps // 5
+    validate_every = min(5000, max(100, fifth)) if validate_every is None else validate_every
     _check(model, validation, validate_every, save_every)
     folder = Path(folder)
     trainer = Trainer(model, dataset, settings, loss)
@@ -119,7 +123,9 @@ def run(
             done = trainer.next_step
             if validation is not None and (done % validate_every == 0 or done == last_step):
                 report.finish(best)
+                first = best is None
                 best = _validate(trainer, validation, folder, log, best)
+                report.look(best if first else None)
             if done % save_every == 0 and done < last_step:
                 report.finish(best)
                 _save(trainer, folder, best)
@@ -262,6 +268,13 @@ class _Report:
         """Wait for the last step, then log and show it."""
         self._trainer.wait()
         self._tell(best)
+
+    def look(self, best: float | None) -> None:
+        """Say what to expect after the first mAP."""
+        done, steps = self._trainer.next_step, self._trainer.settings.steps
+        if best is not None and self.standing is not None and done < steps:
+            look = f"first look, after {done} of {steps} steps: mAP {best:.3f}"
+            _say(self._bar, f"{look}; {self.standing.expectation}")
 
     def _tell(self, best: float | None) -> None:
         if self._unread is not None:

@@ -55,6 +55,16 @@ class Standing(NamedTuple):
         )
         return f"confidence loss {self.loss:.2f}: {words[self.passed]}"
 
+    @property
+    def expectation(self) -> str:
+        """What to expect of the mAP from here on."""
+        if self.passed < 2:
+            return "expect nothing before the network looks"
+        if self.passed == 2:
+            where = self.rungs.where
+            return f"expect more as the confidence loss falls, below {where:.2f} above all"
+        return "it finds and names: expect smaller steps from now on"
+
 
 def find_rungs(positives: Int64[Tensor, "C"], ratio: float = 3.0) -> Rungs:
     """(1 + r) ln C, then H + ln(1 + r) + r ln(1 + 1/r), then H, for r negatives a positive.

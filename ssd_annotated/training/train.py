@@ -175,6 +175,8 @@ class Trainer:
             )
         loss = loss or MultiBoxLoss(model.priors, variances=model.recipe.variances)
         self.loss = loss.to(model.priors.device)
+        if self.settings.freeze == "trunk":
+            model.trunk.requires_grad_(False)
         # Channels-last lays a pixel's channels side by side: the same numbers, faster convolutions.
         model.to(memory_format=torch.channels_last)
         self.network = distributed.wrap(model)
@@ -261,6 +263,8 @@ class Trainer:
     def _set_mode(self, lr: float) -> None:
         """Put the model into train mode, which a look at it may have changed, and set the rates."""
         self.model.train()
+        if self.settings.freeze == "trunk":
+            self.model.trunk.eval()
         if self.settings.freeze_batch_norm:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
