@@ -649,7 +649,7 @@ def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
         (["--weights", "old.pt", "--fit-priors"], "--fit-priors cannot be used: --weights old.pt"),
         (["--val", "here", "--val-fraction", 0.1], "give either --val or --val-fraction"),
         (["--val-fraction", 0.001], "--val-fraction 0.001 leaves one side without images"),
-        (["--val-fraction", 1], "1.0 is not in the range 0.0<x<1.0"),
+        (["--val-fraction", 1], "1.0 is not in the range 0<x<1"),
         (["--fit-priors", "--largest", 0.1], "--fit-priors chooses --smallest and --largest"),
         (
             ["--model", "tiny", "--image-size", 63],

@@ -366,9 +366,9 @@ def choose_specs(
 
 
 def fitted_sizes(
-    dataset: object, augmentation: object, weights: str | None, **new: object
+    dataset: object, augmentation: object, say: bool, weights: str | None, **new: object
 ) -> dict[str, float]:
-    """The sizes of priors that fit a data set as its augmentation shows it."""
+    """The sizes of priors that fit a data set as its augmentation shows it; said if so wished."""
     from ssd_annotated.data.fit import fit_priors, seen_targets
 
     if is_file(weights):
@@ -376,8 +376,10 @@ def fitted_sizes(
     if new["smallest"] is not None or new["largest"] is not None:
         raise click.UsageError("--fit-priors chooses --smallest and --largest: leave them out")
     spec = choose_priors(new["model"], new["image_size"], None, None)
-    sizes = fit_priors(spec, seen_targets(dataset, augmentation))
-    return dict(zip(("smallest", "largest"), sizes))
+    smallest, largest = fit_priors(spec, seen_targets(dataset, augmentation))
+    if say:
+        click.echo(f"priors: --smallest {smallest} --largest {largest}", err=True)
+    return {"smallest": smallest, "largest": largest}
 
 
 def tiny_side(image_size: int | None) -> int:

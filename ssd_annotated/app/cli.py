@@ -370,10 +370,7 @@ def train(
         if rank() == 0:
             report_problems(dataset, validation)
         if fit_priors:
-            new |= fitted_sizes(dataset, drawn, **new)
-            if rank() == 0:
-                sizes = "--smallest {smallest} --largest {largest}".format(**new)
-                click.echo(f"priors: {sizes}", err=True)
+            new |= fitted_sizes(dataset, drawn, say=rank() == 0, **new)
         torch.manual_seed(chosen.seed)
         resumed = others["resume"] and Path(out, LAST).exists()
         network = new_model(dataset.class_names, fresh=not resumed, **new).to(place)

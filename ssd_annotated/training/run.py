@@ -104,13 +104,13 @@ def run(
     NonFiniteLossError
         If the loss is not finite; the message names the file with the batch that caused it.
     """
-    fifth = (settings or Settings()).steps // 5
-    validate_every = min(5000, max(100, fifth)) if validate_every is None else validate_every
+    settings = settings or Settings()
+    validate_every = _often(settings.steps) if validate_every is None else validate_every
     _check(model, validation, validate_every, save_every)
     folder = Path(folder)
     trainer = Trainer(model, dataset, settings, loss)
     best = _begin(folder, trainer, resume)
-    last_step = trainer.settings.steps
+    last_step = settings.steps
     with (
         Log(folder, trainer.next_step, tensorboard) as log,
         _bar(trainer, progress) as bar,
@@ -123,9 +123,7 @@ def run(
             done = trainer.next_step
             if validation is not None and (done % validate_every == 0 or done == last_step):
                 report.finish(best)
-                first = best is None
-                best = _validate(trainer, validation, folder, log, best)
-                report.look(best if first else None)
+                best = report.look(best, _validate(trainer, validation, folder, log, best))
             if done % save_every == 0 and done < last_step:
                 report.finish(best)
                 _save(trainer, folder, best)
@@ -145,6 +143,11 @@ def _check(model: SSD, validation: Dataset | None, validate_every: int, save_eve
     check_at_least("save_every", save_every, 1)
     if validation is not None:
         check_at_least("len(validation)", len(validation), 1)
+
+
+def _often(steps: int) -> int:
+    """Steps between two validations, unless somebody says so."""
+    return min(5000, max(100, steps // 5))
 
 
 def _begin(folder: Path, trainer: Trainer, resume: bool) -> float | None:
@@ -269,12 +272,14 @@ class _Report:
         self._trainer.wait()
         self._tell(best)
 
-    def look(self, best: float | None) -> None:
-        """Say what to expect after the first mAP."""
+    def look(self, before: float | None, best: float | None) -> float | None:
+        """The best mAP; what to expect after the first one is said."""
         done, steps = self._trainer.next_step, self._trainer.settings.steps
-        if best is not None and self.standing is not None and done < steps:
+        known = before is not None or best is None or self.standing is None
+        if not known and done < steps:
             look = f"first look, after {done} of {steps} steps: mAP {best:.3f}"
             _say(self._bar, f"{look}; {self.standing.expectation}")
+        return best
 
     def _tell(self, best: float | None) -> None:
         if self._unread is not None:
