@@ -43,7 +43,7 @@ from ssd_annotated.model import ModelSpec, tiny_ssd
 from ssd_annotated.priors import PRESETS, make_priors, rescale_priors, tiny_priors
 from ssd_annotated.training import run as run_module
 from ssd_annotated.training.rungs import Standing, find_rungs
-from ssd_annotated.training.settings import QUICK, Settings
+from ssd_annotated.training.settings import QUICK, SMALL, Settings
 
 COMMANDS = sorted(cli.main.commands)
 MODULE = [sys.executable, "-m", "ssd_annotated"]
@@ -539,6 +539,25 @@ def test_priors_are_fitted_to_what_training_shows(digits, asked, tmp_path):
     assert result.stderr == "priors: --smallest {} --largest {}\n".format(*pair)
 
 
+def test_settings_for_small_objects_choose_augmentation_and_priors_too(digits, asked, tmp_path):
+    data = ("train", digits, "--out", tmp_path, *TINY, "--settings", "small")
+    done(*data)
+    done(*data, "--fit-priors", "--augmentation", "caffe", "--steps", 7)
+    done(*data, "--smallest", 0.1, "--largest", 0.5)
+    done(*data, "--no-fit-priors")
+    whole = VOCFolder([(digits, "train")], CLASS_NAMES)
+    fitted = [
+        rescale_priors(tiny_priors(64), *fit_priors(tiny_priors(64), seen_targets(whole, drawn)))
+        for drawn in (AUGMENTATIONS["gentle"], AUGMENTATIONS["caffe"])
+    ]
+    given = [rescale_priors(tiny_priors(64), 0.1, 0.5), tiny_priors(64)]
+    assert [call["model"].spec.priors for call in asked] == [*fitted, *given]
+    expected = [AUGMENTATIONS[name] for name in ("gentle", "caffe", "gentle", "gentle")]
+    assert [call["dataset"].augmentation for call in asked] == expected
+    settings = replace(SMALL, batch_size=4)
+    assert [call["settings"] for call in asked[:2]] == [settings, replace(settings, steps=7)]
+
+
 def test_flips_are_chosen(digits, asked, tmp_path):
     for options in (["--no-mirror"], ["--vertical-flip", "--augmentation", "gentle"], []):
         done("train", digits, "--out", tmp_path, *TINY, *options)
@@ -646,7 +665,7 @@ def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
         (["--model", "tiny", "--weights", "imagenet"], "imagenet is for --model ssd300"),
         (["--weights", "old.pt", "--model", "tiny"], "--model cannot be chosen"),
         (["--weights", "old.pt", "--smallest", 0.1], "--smallest cannot be chosen"),
-        (["--weights", "old.pt", "--fit-priors"], "--fit-priors cannot be used: --weights old.pt"),
+        (["--weights", "old.pt", "--fit-priors"], "--fit-priors cannot be used: --weights"),
         (["--val", "here", "--val-fraction", 0.1], "give either --val or --val-fraction"),
         (["--val-fraction", 0.001], "--val-fraction 0.001 leaves one side without images"),
         (["--val-fraction", 1], "1.0 is not in the range 0<x<1"),

@@ -315,9 +315,9 @@ def choose_settings(name: str, given: dict[str, object], weights: str | None = N
 
     For who goes on from a model, a tenth of the learning rate is enough.
     """
-    from ssd_annotated.training.settings import QUICK, Settings
+    from ssd_annotated.training.settings import QUICK, SMALL, Settings
 
-    base = QUICK if name == "quick" else Settings()
+    base = {"paper": Settings(), "quick": QUICK, "small": SMALL}[name]
     base = replace(base, lr=base.lr / 10) if is_file(weights) else base
     with usage_errors():
         return replace(base, **{k: v for k, v in given.items() if v is not None})
@@ -328,10 +328,13 @@ def is_file(weights: str | None) -> bool:
     return weights not in (None, "none", "imagenet")
 
 
-def choose_augmentation(name: str, mirror: bool, vertical_flip: bool) -> object:
+def choose_augmentation(
+    name: str | None, settings: str, mirror: bool, vertical_flip: bool
+) -> object:
     """The augmentation of this name, without its mirror or upside down if so wished."""
     from ssd_annotated.data.augment import AUGMENTATIONS
 
+    name = name or ("gentle" if settings == "small" else "caffe")
     changes = {} if mirror else {"flip_probability": 0.0}
     changes |= {"vertical_flip_probability": 0.5} if vertical_flip else {}
     return replace(AUGMENTATIONS[name], **changes)
@@ -365,16 +368,24 @@ def choose_specs(
     return side, {side: spec, **{s: choose_priors(model, s, None, None) for s in larger}}
 
 
+def will_fit_priors(wanted: bool | None, settings: str, new: dict[str, object]) -> bool:
+    """Whether to fit priors: if asked for, or for small objects if nothing else decides them."""
+    sizes = new["smallest"] is not None or new["largest"] is not None
+    if wanted and sizes:
+        raise click.UsageError("--fit-priors chooses --smallest and --largest: leave them out")
+    if wanted and is_file(new["weights"]):
+        raise click.UsageError("--fit-priors cannot be used: --weights determines the priors")
+    return (
+        settings == "small" and not (sizes or is_file(new["weights"])) if wanted is None else wanted
+    )
+
+
 def fitted_sizes(
-    dataset: object, augmentation: object, say: bool, weights: str | None, **new: object
+    dataset: object, augmentation: object, say: bool, **new: object
 ) -> dict[str, float]:
     """The sizes of priors that fit a data set as its augmentation shows it; said if so wished."""
     from ssd_annotated.data.fit import fit_priors, seen_targets
 
-    if is_file(weights):
-        raise click.UsageError(f"--fit-priors cannot be used: --weights {weights} determines them")
-    if new["smallest"] is not None or new["largest"] is not None:
-        raise click.UsageError("--fit-priors chooses --smallest and --largest: leave them out")
     spec = choose_priors(new["model"], new["image_size"], None, None)
     smallest, largest = fit_priors(spec, seen_targets(dataset, augmentation))
     if say:

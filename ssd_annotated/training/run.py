@@ -105,12 +105,11 @@ def run(
         If the loss is not finite; the message names the file with the batch that caused it.
     """
     settings = settings or Settings()
-    validate_every = _often(settings.steps) if validate_every is None else validate_every
+    validate_every = _often(settings) if validate_every is None else validate_every
     _check(model, validation, validate_every, save_every)
     folder = Path(folder)
     trainer = Trainer(model, dataset, settings, loss)
     best = _begin(folder, trainer, resume)
-    last_step = settings.steps
     with (
         Log(folder, trainer.next_step, tensorboard) as log,
         _bar(trainer, progress) as bar,
@@ -118,18 +117,18 @@ def run(
         _keep_what_breaks(trainer, folder),
     ):
         report = _Report(trainer, log, bar)
-        while trainer.next_step < last_step and not _anyone_stopped(caught, model):
+        while trainer.next_step < settings.steps and not _anyone_stopped(caught, model):
             report.add(trainer.step(), best)
             done = trainer.next_step
-            if validation is not None and (done % validate_every == 0 or done == last_step):
+            if validation is not None and (done % validate_every == 0 or done == settings.steps):
                 report.finish(best)
                 best = report.look(best, _validate(trainer, validation, folder, log, best))
-            if done % save_every == 0 and done < last_step:
+            if done % save_every == 0 and done < settings.steps:
                 report.finish(best)
                 _save(trainer, folder, best)
         report.finish(best)
         _save(trainer, folder, best)  # here, where signals are still caught
-    stopped_by = _who_stopped(caught) if trainer.next_step < last_step else None
+    stopped_by = _who_stopped(caught) if trainer.next_step < settings.steps else None
     return Outcome(trainer.next_step, stopped_by, best, report.standing)
 
 
@@ -145,9 +144,9 @@ def _check(model: SSD, validation: Dataset | None, validate_every: int, save_eve
         check_at_least("len(validation)", len(validation), 1)
 
 
-def _often(steps: int) -> int:
+def _often(settings: Settings) -> int:
     """Steps between two validations, unless somebody says so."""
-    return min(5000, max(100, steps // 5))
+    return min(5000, max(100, settings.steps // 5))
 
 
 def _begin(folder: Path, trainer: Trainer, resume: bool) -> float | None:
