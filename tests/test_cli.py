@@ -32,6 +32,7 @@ from ssd_annotated.app.detect import Tally
 from ssd_annotated.checkpoint import load_model, pretrained, save_model
 from ssd_annotated.data import graffiti
 from ssd_annotated.data.augment import AUGMENTATIONS
+from ssd_annotated.data.fit import fit_priors, outlook, seen_targets
 from ssd_annotated.data.graffiti import CLASS_NAMES, GraffitiDigits, export_voc
 from ssd_annotated.data.layout import VARIANTS
 from ssd_annotated.data.survey import survey, survey_table
@@ -43,7 +44,8 @@ from ssd_annotated.evaluation.voc import evaluate, evaluation_table
 from ssd_annotated.model import ModelSpec, tiny_ssd
 from ssd_annotated.priors import PRESETS, make_priors, rescale_priors, tiny_priors
 from ssd_annotated.training import run as run_module
-from ssd_annotated.training.settings import QUICK, Settings
+from ssd_annotated.training.rungs import Standing, find_rungs
+from ssd_annotated.training.settings import QUICK, SMALL, Settings
 
 COMMANDS = sorted(cli.main.commands)
 MODULE = [sys.executable, "-m", "ssd_annotated"]
@@ -296,13 +298,17 @@ def test_check_of_clean_data_exits_with_0(digits, tmp_path):
     first, _, rest = text.partition("\n\n")
     assert first == f"{digits}: PASCAL VOC's layout; taken: train, test (18 images)"
     assert rest.splitlines()[0].split()[:2] == ["images", str(len(whole))]
-    assert rest == survey_table(survey(whole, make_priors(tiny_priors(128)))) + "\n"
+    table = survey_table(survey(whole, make_priors(tiny_priors(128))))
+    specs = {128: tiny_priors(128), **{side: tiny_priors(side) for side in range(192, 641, 64)}}
+    assert rest == f"{table}\n\n{outlook(whole, 128, specs)}\n"
     assert cv2.imread(str(figure)) is not None
 
 
 def test_check_counts_what_the_priors_miss(digits):
     text = done("check", digits, "--model", "tiny", "--smallest", 0.01, "--largest", 0.02)
-    assert all(line.endswith("100.0%") for line in text.splitlines()[-9:])
+    classes = text.split("\n\n")[3].splitlines()
+    assert len(classes) == 11
+    assert all(line.endswith("100.0%") for line in classes[1:])
 
 
 def test_what_cannot_be_printed_is_replaced(digits):
@@ -364,7 +370,9 @@ def test_coco_annotations_are_data_too(digits, coco_file):
     first, _, rest = text.partition("\n\n")
     images = f"(4 images in {digits / 'JPEGImages'})"
     assert first == f"{coco_file}: COCO's JSON; taken: all {images}"
-    assert rest == survey_table(survey(folder, make_priors(PRESETS["caffe-voc"]))) + "\n"
+    table = survey_table(survey(folder, make_priors(PRESETS["caffe-voc"])))
+    assert rest.startswith(f"{table}\n\nseen with augmentation ")
+    assert re.match(r"proposed: --augmentation (caffe|gentle) --sm", rest.splitlines()[-1])
 
 
 def test_folders_of_both_formats_are_joined(digits, coco_file):
@@ -585,6 +593,60 @@ def test_options_of_training_arrive(digits, asked, tmp_path):
     assert call["validation"].class_names == call["dataset"].dataset.class_names
 
 
+def test_priors_are_fitted_to_what_training_shows(digits, asked, tmp_path):
+    options = ("--fit-priors", "--augmentation", "gentle")
+    result = run("train", digits, "--out", tmp_path, *TINY, *options)
+    assert result.exit_code == 0, result.output
+    data = VOCFolder([(digits, "train")], CLASS_NAMES)
+    pair = fit_priors(tiny_priors(64), seen_targets(data, AUGMENTATIONS["gentle"]))
+    assert asked[0]["model"].spec.priors == rescale_priors(tiny_priors(64), *pair)
+    assert result.stderr == "priors: --smallest {} --largest {}\n".format(*pair)
+
+
+def test_settings_for_small_objects_choose_augmentation_and_priors_too(digits, asked, tmp_path):
+    data = ("train", digits, "--out", tmp_path, *TINY, "--settings", "small")
+    done(*data)
+    done(*data, "--fit-priors", "--augmentation", "caffe", "--steps", 7)
+    done(*data, "--smallest", 0.1, "--largest", 0.5)
+    done(*data, "--no-fit-priors")
+    whole = VOCFolder([(digits, "train")], CLASS_NAMES)
+    fitted = [
+        rescale_priors(tiny_priors(64), *fit_priors(tiny_priors(64), seen_targets(whole, drawn)))
+        for drawn in (AUGMENTATIONS["gentle"], AUGMENTATIONS["caffe"])
+    ]
+    given = [rescale_priors(tiny_priors(64), 0.1, 0.5), tiny_priors(64)]
+    assert [call["model"].spec.priors for call in asked] == [*fitted, *given]
+    expected = [AUGMENTATIONS[name] for name in ("gentle", "caffe", "gentle", "gentle")]
+    assert [call["dataset"].augmentation for call in asked] == expected
+    settings = replace(SMALL, batch_size=4)
+    assert [call["settings"] for call in asked[:2]] == [settings, replace(settings, steps=7)]
+
+
+def test_flips_are_chosen(digits, asked, tmp_path):
+    for options in (["--no-mirror"], ["--vertical-flip", "--augmentation", "gentle"], []):
+        done("train", digits, "--out", tmp_path, *TINY, *options)
+    drawn = [call["dataset"].augmentation for call in asked]
+    assert drawn == [
+        replace(AUGMENTATIONS["caffe"], flip_probability=0),
+        replace(AUGMENTATIONS["gentle"], vertical_flip_probability=0.5),
+        AUGMENTATIONS["caffe"],
+    ]
+
+
+def test_a_fraction_is_held_back_as_a_share_is(flat, digits, asked, tmp_path):
+    done("train", flat, "--val-fraction", 0.2, "--out", tmp_path / "run", *TINY)
+    done("train", f"{flat}:0.8", "--val", f"{flat}:-0.2", "--out", tmp_path / "run", *TINY)
+    done("train", f"{digits}:train", "--val-fraction", 0.2, "--out", tmp_path / "run", *TINY)
+    names = [
+        [{r.image.name for r in d.records} for d in (call["dataset"].dataset, call["validation"])]
+        for call in asked
+    ]
+    assert names[0] == names[1]
+    assert names[2] == [{n for n in part if n.startswith("train")} for part in names[0]]
+    classes = {d.class_names for d in (asked[0]["dataset"].dataset, asked[0]["validation"])}
+    assert classes == {CLASS_NAMES}
+
+
 def test_quick_settings_are_other_defaults(digits, asked, tmp_path):
     done("train", digits, "--out", tmp_path, *TINY, "--settings", "quick", "--weight-decay", 0)
     assert asked[0]["settings"] == replace(QUICK, batch_size=4, weight_decay=0)
@@ -623,6 +685,28 @@ def test_training_goes_on_from_a_model(digits, asked, tiny_file, tmp_path):
         assert torch.equal(value, model.state_dict()[name])
 
 
+def test_going_on_from_a_model_takes_a_tenth_of_the_rate(digits, asked, tiny_file, tmp_path):
+    data = ("train", digits, "--out", tmp_path, "--weights", tiny_file)
+    done(*data)
+    done(*data, "--settings", "quick", "--freeze", "trunk")
+    done(*data, "--lr", 0.01)
+    assert [call["settings"].lr for call in asked] == [1e-4, 4e-4, 0.01]
+    assert [call["settings"].freeze for call in asked] == ["none", "trunk", "none"]
+
+
+def test_which_classes_are_kept_is_said(digits, asked, tmp_path):
+    names = ("background", "7", "seven", "3")
+    save_model(tiny_ssd(4, 64, (4,) * 6, names), tmp_path / "old.pt")
+    result = run("train", digits, "--out", tmp_path, "--weights", tmp_path / "old.pt")
+    assert result.stderr == (
+        f"{tmp_path / 'old.pt'}: classes kept: 3, 7\n"
+        f"{tmp_path / 'old.pt'}: classes new: 0, 1, 2, 4, 5, 6, 8, 9\n"
+    )
+    before, after = load_model(tmp_path / "old.pt"), asked[0]["model"]
+    was, now = (m.confidence_heads[0].bias.unflatten(0, (4, -1)) for m in (before, after))
+    assert torch.equal(now[:, [0, 8, 4]], was[:, [0, 1, 3]])
+
+
 def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
     before = load_model(tiny_file)
     names = ("background", "cat", "dog")
@@ -646,6 +730,11 @@ def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
         (["--model", "tiny", "--weights", "imagenet"], "imagenet is for --model ssd300"),
         (["--weights", "old.pt", "--model", "tiny"], "--model cannot be chosen"),
         (["--weights", "old.pt", "--smallest", 0.1], "--smallest cannot be chosen"),
+        (["--weights", "old.pt", "--fit-priors"], "--fit-priors cannot be used: --weights"),
+        (["--val", "here", "--val-fraction", 0.1], "give either --val or --val-fraction"),
+        (["--val-fraction", 0.001], "--val-fraction 0.001 leaves one side without images"),
+        (["--val-fraction", 1], "1.0 is not in the range 0<x<1"),
+        (["--fit-priors", "--largest", 0.1], "--fit-priors chooses --smallest and --largest"),
         (
             ["--model", "tiny", "--image-size", 63],
             "image_size in pixels must be at least 64, not 63",
@@ -702,12 +791,37 @@ def test_how_a_run_was_stopped_is_said(monkeypatch, digits, tmp_path, number, st
     assert result.stderr == f"stopped by {number.name}; --resume continues the run\n"
 
 
+@pytest.mark.parametrize(
+    ("loss", "best", "words"),
+    [
+        (2.94, 0.005, "answers without looking .*\nThis is no detector yet. Try: .*`gentle`"),
+        (1.5, None, "looks .*\nsee .*: ssd-annotated evaluate .*last.pt DATA --gallery"),
+        (1.5, 0.4, "looks .*\nsee .*: ssd-annotated evaluate .*best.pt DATA --gallery"),
+    ],
+)
+def test_a_training_ends_with_what_to_try_next(monkeypatch, digits, tmp_path, loss, best, words):
+    standing = Standing(loss, find_rungs(torch.tensor([0, 1, 1])))
+    outcome = run_module.Outcome(500, None, best, standing)
+    monkeypatch.setattr(run_module, "run", lambda *_, **__: outcome)
+    result = run("train", digits, "--out", tmp_path, *TINY)
+    assert re.match(f"at the end, confidence loss {loss:.2f}: the network {words}", result.stderr)
+
+
+def results(out, digits):
+    """The evaluation of the best model on the test split."""
+    dataset = VOCFolder([(digits, "test")], CLASS_NAMES)
+    images, targets = zip(*(dataset[index] for index in range(len(dataset))))
+    return (evaluate(detect(load_model(out / "best.pt"), list(images)), list(targets), 11),)
+
+
 def test_from_data_to_detector(digits, tmp_path):
     """Train, resume, evaluate and detect, for real."""
     out = tmp_path / "run"
     data = ("train", digits, "--val", f"{digits}:test", "--out", out, *TINY, "--settings", "quick")
     text = done(*data, "--steps", 3)
     assert text.startswith(f"{out / 'last.pt'}: 3 steps\n")
+    assert evaluation_table(*results(out, digits), CLASS_NAMES) in text
+    assert cv2.imread(str(out / "worst.png")) is not None
     model = load_model(out / "last.pt")
     assert model.recipe.class_names == CLASS_NAMES
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -126,6 +126,18 @@ def test_best_is_the_best_and_the_first_of_equals(tmp_path, monkeypatch):
     assert found == [0.2, None, 0.5, 0.5, 0.4], "JSON has no NaN"
 
 
+@pytest.mark.parametrize(("steps", "every"), [(40, 40), (600, 120), (120_000, 5000)])
+def test_a_short_run_is_validated_five_times_but_not_all_the_time(
+    tmp_path, monkeypatch, steps, every
+):
+    seen = []
+    monkeypatch.setattr(run_module, "_check", lambda *arguments: seen.append(arguments[2]))
+    monkeypatch.setattr(run_module, "_begin", lambda *_: pytest.skip("enough is known"))
+    with pytest.raises(pytest.skip.Exception):
+        go(tmp_path, settings=replace(SHORT, steps=steps), validation=Squares(2))
+    assert min(seen[0], steps) == every
+
+
 def test_a_validation_set_without_objects_is_said_once(tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")

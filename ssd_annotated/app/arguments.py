@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from functools import cache, partial, reduce
 from importlib import import_module
@@ -17,7 +18,7 @@ from typing import get_args, get_type_hints
 import click
 from click.core import ParameterSource
 
-from ssd_annotated.data.find import split_data
+from ssd_annotated.data.find import in_share, split_data
 
 Sets = Sequence[tuple[str, str | None]]  # what DATA arguments name
 #: What ``--model`` names: the package's function that builds it, and the usual side of its images.
@@ -41,6 +42,7 @@ SETTINGS = {
     "clip_norm": "Clip the gradient to this norm.",
     "precision": "Precision of the network; the loss is computed in float32.",
     "freeze_batch_norm": "Do not update the statistics of batch normalisation.",
+    "freeze": "Part of the network that stays as it is, its statistics included.",
     "compile": "Compile the network: it starts more slowly and trains faster.",
     "workers": "Processes that load images; with 0 the main process loads them.",
     "seed": "Seed of the initial weights, the images' order and their augmentation.",
@@ -138,9 +140,14 @@ class Share(click.FloatRange):
         return number
 
 
+def missing_for_figures() -> list[str]:
+    """The packages that figures need and that are not installed."""
+    return [name for name in ("matplotlib", "seaborn") if find_spec(name) is None]
+
+
 def drawable(_context: click.Context, _option: click.Option, file: str | None) -> str | None:
     """Refuse a figure before anything is computed if what draws it is missing."""
-    missing = [name for name in ("matplotlib", "seaborn") if find_spec(name) is None]
+    missing = missing_for_figures()
     if file is not None and missing:
         raise ImportError(f"figures need {missing[0]}: pip install 'ssd-annotated[plot]'")
     return file
@@ -233,6 +240,39 @@ def open_data(
         raise ValueError(str(error).replace("give class_names", advice)) from error
 
 
+def open_sets(
+    data: Sets, val: Sets, fraction: float | None, on_bad: str, crowds: str
+) -> tuple[object, object | None]:
+    """The data set to train on, and the one to validate on: of its own, a fraction, or None.
+
+    A fraction is always of the same images, as ROOT:-0.1 is.
+    """
+    dataset = open_data(data, "train", on_bad, crowds=crowds)
+    if fraction is None:
+        names = dataset.class_names
+        validation = open_data(val, "val", on_bad, names, crowds) if val else None
+    elif val:
+        raise click.UsageError("give either --val or --val-fraction")
+    else:
+        dataset, validation = hold_back(dataset, fraction)
+    if validation is not None:
+        refuse_without_objects(validation, "--val-fraction" if fraction else "--val")
+    return dataset, validation
+
+
+def hold_back(dataset: object, fraction: float) -> tuple[object, object]:
+    """All but a fraction of a data set's images, and that fraction."""
+    parts = [], []
+    for record in dataset.records:
+        parts[in_share(record.image.name, str(-fraction))].append(record)
+    if not all(parts):
+        raise click.UsageError(f"--val-fraction {fraction:g} leaves one side without images")
+    rest, held = copy(dataset), copy(dataset)
+    rest.records, held.records = parts
+    held.problems = []  # they are reported once
+    return rest, held
+
+
 def refuse_without_objects(dataset: object, what: str) -> None:
     """Refuse a set without objects, which has no mAP, before anything is computed."""
     difficult = [dataset.target(index)["difficult"] for index in range(len(dataset))]
@@ -293,13 +333,34 @@ def keep_freed_memory() -> None:
             libc.mallopt(option, 2**31 - 1)
 
 
-def choose_settings(name: str, given: dict[str, object]) -> object:
-    """The settings of this name, changed where an option was given."""
-    from ssd_annotated.training.settings import QUICK, Settings
+def choose_settings(name: str, given: dict[str, object], weights: str | None = None) -> object:
+    """The settings of this name, changed where an option was given.
 
-    base = QUICK if name == "quick" else Settings()
+    For who goes on from a model, a tenth of the learning rate is enough.
+    """
+    from ssd_annotated.training.settings import QUICK, SMALL, Settings
+
+    base = {"paper": Settings(), "quick": QUICK, "small": SMALL}[name]
+    base = replace(base, lr=base.lr / 10) if is_file(weights) else base
     with usage_errors():
         return replace(base, **{k: v for k, v in given.items() if v is not None})
+
+
+def is_file(weights: str | None) -> bool:
+    """Whether ``--weights`` names a model's file."""
+    return weights not in (None, "none", "imagenet")
+
+
+def choose_augmentation(
+    name: str | None, settings: str, mirror: bool, vertical_flip: bool
+) -> object:
+    """The augmentation of this name, without its mirror or upside down if so wished."""
+    from ssd_annotated.data.augment import AUGMENTATIONS
+
+    name = name or ("gentle" if settings == "small" else "caffe")
+    changes = {} if mirror else {"flip_probability": 0.0}
+    changes |= {"vertical_flip_probability": 0.5} if vertical_flip else {}
+    return replace(AUGMENTATIONS[name], **changes)
 
 
 def choose_priors(
@@ -330,6 +391,41 @@ def builder(model: str, image_size: int | None) -> Callable:
     )
 
 
+def choose_specs(
+    model: str, image_size: int | None, **sizes: float | None
+) -> tuple[int, dict[int, object]]:
+    """The side of an architecture's images, and the priors at this side and at larger ones."""
+    spec = choose_priors(model, image_size, **sizes)
+    side = MODELS[model][1] if image_size is None else image_size
+    larger = [s for s in range(192, 641, 64) if s > side and model == "tiny"]
+    return side, {side: spec, **{s: choose_priors(model, s, None, None) for s in larger}}
+
+
+def will_fit_priors(wanted: bool | None, settings: str, new: dict[str, object]) -> bool:
+    """Whether to fit priors: if asked for, or for small objects if nothing else decides them."""
+    sizes = new["smallest"] is not None or new["largest"] is not None
+    if wanted and sizes:
+        raise click.UsageError("--fit-priors chooses --smallest and --largest: leave them out")
+    if wanted and is_file(new["weights"]):
+        raise click.UsageError("--fit-priors cannot be used: --weights determines the priors")
+    return (
+        settings == "small" and not (sizes or is_file(new["weights"])) if wanted is None else wanted
+    )
+
+
+def fitted_sizes(
+    dataset: object, augmentation: object, say: bool, **new: object
+) -> dict[str, float]:
+    """The sizes of priors that fit a data set as its augmentation shows it; said if so wished."""
+    from ssd_annotated.data.fit import fit_priors, seen_targets
+
+    spec = choose_priors(new["model"], new["image_size"], None, None)
+    smallest, largest = fit_priors(spec, seen_targets(dataset, augmentation))
+    if say:
+        click.echo(f"priors: --smallest {smallest} --largest {largest}", err=True)
+    return {"smallest": smallest, "largest": largest}
+
+
 def new_model(
     class_names: tuple[str, ...],
     weights: str | None,
@@ -342,7 +438,7 @@ def new_model(
 
     If it is not `fresh`, a run's weights are loaded later, so nothing is downloaded here.
     """
-    if weights not in (None, "none", "imagenet"):
+    if is_file(weights):
         return model_to_go_on_from(weights, class_names)
     options = {"class_names": class_names, "priors": choose_priors(model, **sizes)}
     if model == "tiny":
@@ -358,8 +454,8 @@ def new_model(
 
 
 def model_to_go_on_from(file: str, class_names: tuple[str, ...]) -> object:
-    """Load the model of a file; if its classes differ, the confidence heads start anew."""
-    from ssd_annotated.model import build
+    """Load the model of a file; of other classes, those of the same name keep what was learned."""
+    from ssd_annotated.training.transfer import start_from
 
     context = click.get_current_context()
     for name in (*ARCHITECTURE, "widths"):
@@ -369,9 +465,8 @@ def model_to_go_on_from(file: str, class_names: tuple[str, ...]) -> object:
     old = load_file(file)
     if old.recipe.class_names == class_names:
         return old
-    spec = replace(old.spec, num_classes=len(class_names))
-    model = build(spec, replace(old.recipe, class_names=class_names))
-    weights = old.state_dict().items()
-    kept = {name: value for name, value in weights if not name.startswith("confidence_heads.")}
-    model.load_state_dict({**model.state_dict(), **kept})
-    return model
+    known = set(old.recipe.class_names)
+    for words, some in (("kept", known & set(class_names)), ("new", set(class_names) - known)):
+        names = sorted(some - {"background"})
+        click.echo(f"{file}: classes {words}: {', '.join(names) or 'none'}", err=True)
+    return start_from(old, class_names)

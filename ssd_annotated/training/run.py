@@ -7,6 +7,7 @@ finite, ``failure-step-N.pt`` (the batch). Every ``.pt`` is complete at any mome
 
 import math
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from ssd_annotated.model import SSD, check_architecture
 from ssd_annotated.support.checks import check_at_least
 from ssd_annotated.training import distributed
 from ssd_annotated.training.records import Log
+from ssd_annotated.training.rungs import Ladder, Standing
 from ssd_annotated.training.settings import Settings
 from ssd_annotated.training.signals import stop_signals
 from ssd_annotated.training.train import NonFiniteLossError, Record, Trainer, summary
@@ -45,12 +47,14 @@ _FREE_SETTINGS = ("workers", "compile")
 class Outcome(NamedTuple):
     """How a run ended: after how many steps, by which signal if any, and its best mAP if known.
 
+    `standing` says what the confidence loss of the last steps means; None after fewer than 100.
     All processes of a run return the same outcome, even if only one was sent the signal.
     """
 
     steps: int
     stopped_by: signal.Signals | None
     best: float | None
+    standing: Standing | None = None
 
 
 def run(
@@ -61,7 +65,7 @@ def run(
     *,
     loss: MultiBoxLoss | None = None,
     validation: Dataset | None = None,
-    validate_every: int = 5000,
+    validate_every: int | None = None,
     save_every: int = 1000,
     resume: bool = False,
     tensorboard: bool = False,
@@ -77,6 +81,8 @@ def run(
         Made if it does not exist.
     validation
         Images on which the mAP@0.5 (area) is measured, every `validate_every` steps and at the end.
+    validate_every
+        By default 5000, or a fifth of a shorter run, but no less than 100.
     save_every
         Steps between two writes of ``last.pt``. It is also written at the end, and on SIGTERM or
         Ctrl-C, which stop the run after the current step.
@@ -86,7 +92,8 @@ def run(
     tensorboard
         Also write the records for TensorBoard (needs the extra ``tensorboard``).
     progress
-        Whether to show a bar.
+        Whether to show a bar, and what the confidence loss means when that changes. If the network
+        has not begun to look after 400 steps (or a fiftieth of the run), that is a warning.
 
     Raises
     ------
@@ -97,11 +104,12 @@ def run(
     NonFiniteLossError
         If the loss is not finite; the message names the file with the batch that caused it.
     """
+    settings = settings or Settings()
+    validate_every = _often(settings) if validate_every is None else validate_every
     _check(model, validation, validate_every, save_every)
     folder = Path(folder)
     trainer = Trainer(model, dataset, settings, loss)
     best = _begin(folder, trainer, resume)
-    last_step = trainer.settings.steps
     with (
         Log(folder, trainer.next_step, tensorboard) as log,
         _bar(trainer, progress) as bar,
@@ -109,19 +117,19 @@ def run(
         _keep_what_breaks(trainer, folder),
     ):
         report = _Report(trainer, log, bar)
-        while trainer.next_step < last_step and not _anyone_stopped(caught, model):
+        while trainer.next_step < settings.steps and not _anyone_stopped(caught, model):
             report.add(trainer.step(), best)
             done = trainer.next_step
-            if validation is not None and (done % validate_every == 0 or done == last_step):
+            if validation is not None and (done % validate_every == 0 or done == settings.steps):
                 report.finish(best)
-                best = _validate(trainer, validation, folder, log, best)
-            if done % save_every == 0 and done < last_step:
+                best = report.look(best, _validate(trainer, validation, folder, log, best))
+            if done % save_every == 0 and done < settings.steps:
                 report.finish(best)
                 _save(trainer, folder, best)
         report.finish(best)
         _save(trainer, folder, best)  # here, where signals are still caught
-    stopped_by = _who_stopped(caught) if trainer.next_step < last_step else None
-    return Outcome(trainer.next_step, stopped_by, best)
+    stopped_by = _who_stopped(caught) if trainer.next_step < settings.steps else None
+    return Outcome(trainer.next_step, stopped_by, best, report.standing)
 
 
 # --- Starting, resuming, saving -------------------------------------------------------------------
@@ -134,6 +142,11 @@ def _check(model: SSD, validation: Dataset | None, validate_every: int, save_eve
     check_at_least("save_every", save_every, 1)
     if validation is not None:
         check_at_least("len(validation)", len(validation), 1)
+
+
+def _often(settings: Settings) -> int:
+    """Steps between two validations, unless somebody says so."""
+    return min(5000, max(100, settings.steps // 5))
 
 
 def _begin(folder: Path, trainer: Trainer, resume: bool) -> float | None:
@@ -243,6 +256,11 @@ class _Report:
     def __init__(self, trainer: Trainer, log: Log, bar: tqdm) -> None:
         self._trainer, self._log, self._bar = trainer, log, bar
         self._unread: Record | None = None
+        self._ladder = Ladder(trainer)
+
+    @property
+    def standing(self) -> Standing | None:
+        return self._ladder.standing
 
     def add(self, record: Record, best: float | None) -> None:
         self._tell(best)
@@ -253,10 +271,20 @@ class _Report:
         self._trainer.wait()
         self._tell(best)
 
+    def look(self, before: float | None, best: float | None) -> float | None:
+        """The best mAP; what to expect after the first one is said."""
+        done, steps = self._trainer.next_step, self._trainer.settings.steps
+        known = before is not None or best is None or self.standing is None
+        if not known and done < steps:
+            look = f"first look, after {done} of {steps} steps: mAP {best:.3f}"
+            _say(self._bar, f"{look}; {self.standing.expectation}")
+        return best
+
     def _tell(self, best: float | None) -> None:
         if self._unread is not None:
             self._log.write(self._unread)
             _show(self._bar, self._unread, best)
+            _say(self._bar, self._ladder.add(self._unread))
         self._unread = None
 
 
@@ -270,3 +298,11 @@ def _show(bar: tqdm, record: Record, best: float | None) -> None:
     score = "" if best is None else f", best mAP {best:.3f}"
     bar.set_postfix_str(summary(record) + score, refresh=False)
     bar.update()
+
+
+def _say(bar: tqdm, words: str | None) -> None:
+    """Print something above the bar; without a bar, warn if it is a warning."""
+    if words and not bar.disable:
+        bar.write(words, file=sys.stderr)
+    elif words and words.startswith("warning: ") and distributed.rank() == 0:
+        warnings.warn(words.removeprefix("warning: "), stacklevel=4)
