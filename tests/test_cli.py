@@ -883,15 +883,16 @@ def test_detect_where_there_is_nothing(tmp_path):
     assert "gone: no such file or folder" in result.stderr
 
 
-def test_export_is_asked_of_the_package(monkeypatch, tmp_path):
+@pytest.mark.parametrize("nms", [False, True])
+def test_export_is_asked_of_the_package(monkeypatch, tmp_path, nms):
     calls = []
-    monkeypatch.setattr(export, "export_onnx", lambda *call: calls.append(call))
+    monkeypatch.setattr(export, "export_onnx", lambda *call, nms: calls.append((*call, nms)))
     file = str(tmp_path / "tiny.onnx")
-    result = run("export", "tiny-graffiti", "--out", file)
+    result = run("export", "tiny-graffiti", "--out", file, *["--nms"][:nms])
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"wrote {file}\n")
-    ((model, path),) = calls
+    ((model, path, whole),) = calls
     assert model.spec.architecture == "tiny_ssd"
-    assert path == file
+    assert (path, whole) == (file, nms)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not the GNU C library")

@@ -503,16 +503,21 @@ def detect(
 @main.command()
 @model_argument
 @out_option("The file, FILE.onnx.", FileOf(".onnx"))
-def export(model: str, out: str) -> None:
-    """Write MODEL as ONNX, for programs without PyTorch.
+@click.option("--nms", is_flag=True, help="From 8-bit images of any size to detections.")
+def export(model: str, out: str, nms: bool) -> None:
+    """Write MODEL as ONNX (opset 18), for programs without PyTorch.
 
     From a batch of normalised images (B, 3, H, W) the file computes boxes (B, P, 4), as fractions
     of the image, and the scores of all classes (B, P, C). It does no non-maximum suppression.
 
+    With --nms it does everything: from 8-bit RGB images (B, H, W, 3) of any size it computes boxes
+    (B, D, 4), scores and labels (B, D), best first. Where nothing more was found, both are 0.
+
     \b
       ssd-annotated export run/best.pt --out detector.onnx
+      ssd-annotated export run/best.pt --out detector.onnx --nms
     """
     from ssd_annotated.app.export import export_onnx
 
-    export_onnx(open_model(model, "cpu"), out)
+    export_onnx(open_model(model, "cpu"), out, nms=nms)
     click.echo(f"wrote {out}", err=True)
