@@ -70,9 +70,9 @@ def pictures():
 @pytest.mark.parametrize(
     ("resize", "levels", "share"),
     # Torch resizes in floating point, as ONNX does; a position of 640 px is rounded by 4e-5 px,
-    # which is a hundredth of a level where black meets white. OpenCV and Pillow compute with integers, so
-    # that a value near a half is rounded to the other side: of one pixel in five or fewer by
-    # OpenCV (whose factors have 11 bits), of one in sixty by Pillow (22 bits).
+    # which is a hundredth of a level where black meets white. OpenCV and Pillow compute with
+    # integers, so that a value near a half is rounded to the other side: of one pixel in five or
+    # fewer by OpenCV (whose factors have 11 bits), of one in sixty by Pillow (22 bits).
     [("torch", 1e-2, 0.0), ("opencv", 1.001, 0.2), ("pillow", 1.001, 1 / 60)],
 )
 def test_images_of_any_size_are_prepared(pictures, resize, levels, share):
@@ -218,10 +218,9 @@ def test_a_batch_is_its_images(exported):
     ran, images = session(path), np.stack([twenty()[k] for k in range(3)])
     together = ran.run(None, {"images": images})
     for k in range(3):
-        for whole, alone in zip(
-            together, ran.run(None, {"images": images[k : k + 1]}), strict=True
-        ):
-            np.testing.assert_allclose(whole[k], alone[0], atol=1e-5)
+        alone = ran.run(None, {"images": images[k : k + 1]})
+        for whole, one in zip(together, alone, strict=True):
+            np.testing.assert_allclose(whole[k], one[0], atol=1e-5)
 
 
 def test_the_file_is_valid_and_says_its_operators_version(exported):

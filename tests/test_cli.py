@@ -847,18 +847,19 @@ def test_detect_knows_images_from_videos(detected, source, kind, expected, unit)
         "drawings": "found",
         "document": None,
         "batch_size": 2,
-        "on_bad": "raise",
+        "on_bad": "skip",
+        "skip_existing": False,
         "score_threshold": 0.5,
     }
 
 
 def test_detect_in_half_precision(detected):
-    options = ("--json", "found.json", "--half", "--score", 0.25, "--on-bad", "skip")
+    options = ("--json", "found.json", "--half", "--score", 0.25, "--on-bad", "raise")
     done("detect", "tiny-graffiti", "photographs", *options)
     ((_, _, dtype, options),) = detected
     assert dtype == torch.float16
     assert (options["document"], options["drawings"]) == ("found.json", None)
-    assert (options["score_threshold"], options["on_bad"]) == (0.25, "skip")
+    assert (options["score_threshold"], options["on_bad"]) == (0.25, "raise")
 
 
 @pytest.mark.parametrize(
@@ -868,6 +869,7 @@ def test_detect_in_half_precision(detected):
         (["photographs", "--camera", 0, "--out", "found"], "give either a SOURCE or --camera"),
         (["photographs"], "give --out, --json or both"),
         (["photographs", "--out", "found", "--score", 50], "not in the range 0<=x<=1"),
+        (["a.mp4", "--out", "b.mp4", "--skip-existing"], "--skip-existing is for images"),
     ],
 )
 def test_detect_must_know_from_where_to_where(detected, options, message):
