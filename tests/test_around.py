@@ -232,6 +232,18 @@ def test_the_file_is_valid_and_says_its_operators_version(exported):
     assert {node.domain for node in file.graph.node} == {""}
 
 
+@pytest.mark.skipif(int(cv2.__version__[0]) < 5, reason="OpenCV 4's DNN lacks operators")
+def test_opencv_runs_the_whole_file(exported):
+    net, ran = cv2.dnn.readNetFromONNX(str(exported[1])), session(exported[1])
+    for image in twenty()[8:11]:
+        images = np.stack([image, image[::-1]])
+        net.setInput(images, "images")
+        found = net.forward(["boxes", "scores", "labels"])
+        for one, other in zip(found, ran.run(None, {"images": images}), strict=True):
+            # A resized level that lies at a half may be rounded to the other side.
+            np.testing.assert_allclose(one, other, atol=1e-3)
+
+
 # ---------------------------------------------------------------- the programs in examples/
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

@@ -113,7 +113,10 @@ def _keep_only(nodes: Nodes, table: str, values: str, places: str, axis: int) ->
 
 
 def _zeros_like(nodes: Nodes, table: str) -> str:
-    return nodes.ConstantOfShape(nodes.Shape(table))
+    from onnx.helper import make_tensor
+
+    zero = make_tensor("zero", FLOAT, [1], [0.0])  # the default, which OpenCV does not know
+    return nodes.ConstantOfShape(nodes.Shape(table), value=zero)
 
 
 def _suppress(nodes: Nodes, boxes: str, table: str, recipe: Recipe, num_priors: int) -> str:

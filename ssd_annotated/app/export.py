@@ -104,6 +104,12 @@ def export_onnx(model: SSD, path: str | Path, opset: int = 18, nms: bool = False
     ...         print(name, scores[0, best, label], boxes[0, best])
 
     The programs in ``examples`` show how short it becomes with `nms`.
+
+    Notes
+    -----
+    Where images are resized, whole levels are rounded differently here and there: see the tests.
+    OpenCV's DNN module (version 5) runs both kinds of file, but it ignores the smooth resizing of
+    recipes with ``resize="pillow"``.
     """
     if Path(path).suffix.lower() != ".onnx":
         raise ValueError(f"{path}: expected a name that ends in .onnx")

@@ -77,6 +77,7 @@ def test_memory_is_flat_and_a_killed_folder_is_resumed(folder, tmp_path):
     names = [json.loads(line)["file"] for line in (tmp_path / "found.jsonl").open()]
     assert len(names) == len(set(names)) == len(list((tmp_path / "drawn").iterdir()))
     assert len(names) == COUNT - BROKEN
+    # Not the last batch: it is smaller, and a size that is new costs memory once.
     early = max(held for done, held in seen if 250 < done < 1000)
-    late = max(held for done, held in seen if done > COUNT - 1000)
+    late = max(held for done, held in seen if COUNT - 1000 < done < COUNT - 100)
     assert late < early + 20
