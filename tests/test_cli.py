@@ -1026,18 +1026,19 @@ def test_detect_knows_images_from_videos(detected, source, kind, expected, unit)
         "drawings": "found",
         "document": None,
         "batch_size": 2,
-        "on_bad": "raise",
+        "on_bad": "skip",
+        "skip_existing": False,
         "score_threshold": 0.5,
     }
 
 
 def test_detect_in_half_precision(detected):
-    options = ("--json", "found.json", "--half", "--score", 0.25, "--on-bad", "skip")
+    options = ("--json", "found.json", "--half", "--score", 0.25, "--on-bad", "raise")
     done("detect", "tiny-graffiti", "photographs", *options)
     ((_, _, dtype, options),) = detected
     assert dtype == torch.float16
     assert (options["document"], options["drawings"]) == ("found.json", None)
-    assert (options["score_threshold"], options["on_bad"]) == (0.25, "skip")
+    assert (options["score_threshold"], options["on_bad"]) == (0.25, "raise")
 
 
 @pytest.mark.parametrize(
@@ -1047,6 +1048,7 @@ def test_detect_in_half_precision(detected):
         (["photographs", "--camera", 0, "--out", "found"], "give either a SOURCE or --camera"),
         (["photographs"], "give --out, --json or both"),
         (["photographs", "--out", "found", "--score", 50], "not in the range 0<=x<=1"),
+        (["a.mp4", "--out", "b.mp4", "--skip-existing"], "--skip-existing is for images"),
     ],
 )
 def test_detect_must_know_from_where_to_where(detected, options, message):
@@ -1062,15 +1064,16 @@ def test_detect_where_there_is_nothing(tmp_path):
     assert "gone: no such file or folder" in result.stderr
 
 
-def test_export_is_asked_of_the_package(monkeypatch, tmp_path):
+@pytest.mark.parametrize("nms", [False, True])
+def test_export_is_asked_of_the_package(monkeypatch, tmp_path, nms):
     calls = []
-    monkeypatch.setattr(export, "export_onnx", lambda *call: calls.append(call))
+    monkeypatch.setattr(export, "export_onnx", lambda *call, nms: calls.append((*call, nms)))
     file = str(tmp_path / "tiny.onnx")
-    result = run("export", "tiny-graffiti", "--out", file)
+    result = run("export", "tiny-graffiti", "--out", file, *["--nms"][:nms])
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"wrote {file}\n")
-    ((model, path),) = calls
+    ((model, path, whole),) = calls
     assert model.spec.architecture == "tiny_ssd"
-    assert path == file
+    assert (path, whole) == (file, nms)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not the GNU C library")

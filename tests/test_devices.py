@@ -282,6 +282,7 @@ CALLS = {
     "app.writers.json_document": lambda: write(
         writers.json_document(Path("a.json"), {}, NAMES), FILE
     ),
+    "app.writers.image_lines": lambda: write(writers.image_lines(Path("lines.jsonl"), NAMES), FILE),
     "app.writers.json_lines": lambda: write(writers.json_lines(Path("a.jsonl"), NAMES), FRAME),
     "app.writers.annotated_images": lambda: write(
         writers.annotated_images(Path("out"), NAMES), FILE
@@ -411,6 +412,7 @@ FACTORIES = {
 NOT_CALLED = {
     "app.arguments": "strings come in, and what is done with them is done by functions above",
     "app.cli": "the same",
+    "app.around": "names of ONNX's values, and numbers",
     "app.detect.Job.recipe_for": "strings and numbers",
     "support.checks": "numbers and names",
     "data.entries": "from JSON to numbers; `AnnotatedFolder` makes the tensors",

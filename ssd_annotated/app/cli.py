@@ -515,12 +515,23 @@ def report_mistakes(
     "--json",
     "document",
     type=FileOf(".json", ".jsonl"),
-    help="Write the detections into this .json file or, for a video, .jsonl file.",
+    help="Write the detections into this .json or .jsonl file; for a video, it must be .jsonl.",
+)
+@click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Leave out images that are already in --out and in --json, which must be a .jsonl file.",
 )
 @click.option("--score", type=Share(), default=0.5, show_default=True, help="Lowest score shown.")
 @click.option("--half", is_flag=True, help="Compute in half precision, for GPUs.")
 @batch_option
-@on_bad_option
+@click.option(
+    "--on-bad",
+    type=click.Choice(["skip", "raise"]),
+    default="skip",
+    show_default=True,
+    help="Leave out what cannot be read and report it at the end, or stop there.",
+)
 @device_option
 def detect(
     model: str,
@@ -528,6 +539,7 @@ def detect(
     camera: int | None,
     out: str | None,
     document: str | None,
+    skip_existing: bool,
     score: float,
     half: bool,
     batch_size: int,
@@ -538,6 +550,7 @@ def detect(
 
     \b
       ssd-annotated detect run/best.pt photographs --out found --json found.json
+      ssd-annotated detect run/best.pt photographs --json found.jsonl --skip-existing
       ssd-annotated detect run/best.pt street.mp4 --out found.mp4 --score 0.3
       ssd-annotated detect tiny-graffiti --camera 0 --batch-size 1 --json found.jsonl
     """
@@ -548,8 +561,10 @@ def detect(
         raise click.UsageError("give either a SOURCE or --camera")
     if out is None and document is None:
         raise click.UsageError("give --out, --json or both, to keep what is found")
-    network = open_model(model, device, half)
     moving = source is None or is_video(source)
+    if moving and skip_existing:
+        raise click.UsageError("--skip-existing is for images: a video is begun anew")
+    network = open_model(model, device, half)
     tally = (detect_video if moving else detect_images)(
         network,
         camera if source is None else source,
@@ -557,26 +572,34 @@ def detect(
         document=document,
         batch_size=batch_size,
         on_bad=on_bad,
+        skip_existing=skip_existing,
         score_threshold=score,
     )
     for problem in tally.problems:
         click.echo(f"left out: {problem}", err=True)
-    click.echo(f"{tally.objects} objects in {tally.images} {'frames' if moving else 'images'}")
+    before = f"; {tally.skipped} were done before" if tally.skipped else ""
+    unit = "frames" if moving else "images"
+    click.echo(f"{tally.objects} objects in {tally.images} {unit}{before}")
 
 
 @main.command()
 @model_argument
 @out_option("The file, FILE.onnx.", FileOf(".onnx"))
-def export(model: str, out: str) -> None:
-    """Write MODEL as ONNX, for programs without PyTorch.
+@click.option("--nms", is_flag=True, help="From 8-bit images of any size to detections.")
+def export(model: str, out: str, nms: bool) -> None:
+    """Write MODEL as ONNX (opset 18), for programs without PyTorch.
 
     From a batch of normalised images (B, 3, H, W) the file computes boxes (B, P, 4), as fractions
     of the image, and the scores of all classes (B, P, C). It does no non-maximum suppression.
 
+    With --nms it does everything: from 8-bit RGB images (B, H, W, 3) of any size it computes boxes
+    (B, D, 4), scores and labels (B, D), best first. Where nothing more was found, both are 0.
+
     \b
       ssd-annotated export run/best.pt --out detector.onnx
+      ssd-annotated export run/best.pt --out detector.onnx --nms
     """
     from ssd_annotated.app.export import export_onnx
 
-    export_onnx(open_model(model, "cpu"), out)
+    export_onnx(open_model(model, "cpu"), out, nms=nms)
     click.echo(f"wrote {out}", err=True)
