@@ -93,6 +93,9 @@ def _flat_extras(start: str, blocks: int = 4) -> dict[str, str]:
     return {f"{start}.{2 * k + i}": f"extras.{k}.{2 * i}" for k in range(blocks) for i in (0, 1)}
 
 
+_TORCHVISION_HEADS = _heads(
+    "head.regression_head.module_list.{}", "head.classification_head.module_list.{}"
+)
 _TORCHVISION = {
     **{f"backbone.features.{i}": f"trunk.to_conv4_3.{i}" for i in _CONV4},
     **{f"backbone.extra.0.{i - 23}": f"trunk.to_pool5.{i}" for i in _CONV5},
@@ -100,13 +103,13 @@ _TORCHVISION = {
     "backbone.extra.0.7.3": "trunk.conv7",
     **{f"backbone.extra.{k + 1}": f"extras.{k}" for k in range(4)},
     "backbone.scale_weight": "trunk.l2norm.scale",
-    **_heads("head.regression_head.module_list.{}", "head.classification_head.module_list.{}"),
+    **_TORCHVISION_HEADS,
 }
 _SSDLITE = {
     "backbone.features.0": "trunk.to_c4",
     "backbone.features.1": "trunk.to_c5",
     "backbone.extra": "extras",
-    **_heads("head.regression_head.module_list.{}", "head.classification_head.module_list.{}"),
+    **_TORCHVISION_HEADS,
 }
 _SSD_PYTORCH = {
     **_vgg("vgg"),
@@ -182,16 +185,16 @@ _NVIDIA = {
 _SSDLITE_CONVENTION = Convention(
     ssdlite_priors(), {"method": "argmax"}, {"image_size": 320, **RECIPE, "resize": "torch"}
 )
-_lufficc = CONVENTIONS["lufficc"]
+_PLAIN = CONVENTIONS["lufficc"]
 
 
 def _lufficc_convention(priors: str, side: int) -> Convention:
     """lufficc's choices with the priors of this preset, for images of this side."""
     spec = replace(PRESETS[priors], clip="cxcywh")
-    return Convention(spec, _lufficc.loss, {**_lufficc.recipe, "image_size": side})
+    return Convention(spec, _PLAIN.loss, {**_PLAIN.recipe, "image_size": side})
 
 
-_JETSON = {**_lufficc.recipe, "top_k": 200, "max_detections": None}
+_JETSON = {**_PLAIN.recipe, "top_k": 200, "max_detections": None}
 _JETSON_MOBILE = {**_JETSON, "mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
 
 
@@ -258,21 +261,21 @@ LAYOUTS: dict[str, Layout] = {
         "source_layer_add_ons.0.running_mean",
         "vgg16_ssd_bn",
         _JETSON_VGG,
-        Convention(PRESETS["lufficc"], _lufficc.loss, _JETSON),
+        Convention(PRESETS["lufficc"], _PLAIN.loss, _JETSON),
     ),
     "mb2-ssd-lite": Layout(
         "qfgaohao's mb2-ssd-lite",
         "base_net.17.conv.7.weight",
         "mb2_ssd_lite",
         _JETSON_MB2,
-        Convention(MOBILE_PRIORS, _lufficc.loss, _JETSON_MOBILE),
+        Convention(MOBILE_PRIORS, _PLAIN.loss, _JETSON_MOBILE),
     ),
     "mb1-ssd": Layout(
         "qfgaohao's mb1-ssd",
         "base_net.13.3.weight",
         "mb1_ssd",
         _JETSON_MB1,
-        Convention(MOBILE_PRIORS, _lufficc.loss, _JETSON_MOBILE),
+        Convention(MOBILE_PRIORS, _PLAIN.loss, _JETSON_MOBILE),
     ),
     # github.com/NVIDIA/DeepLearningExamples, PyTorch/Detection/SSD/ssd
     "nvidia": Layout(
@@ -282,7 +285,7 @@ LAYOUTS: dict[str, Layout] = {
         _NVIDIA,
         Convention(
             replace(PRESETS["caffe-coco"], clip="cxcywh"),
-            {**CONVENTIONS["tf2"].loss, "method": "argmax"},
+            {**CONVENTIONS["tf2"].loss, "method": "argmax"},  # above 0.5, image by image
             {**CONVENTIONS["sgrvinod"].recipe, "score_threshold": 0.05, "top_k": 200},
         ),
         head=_values_first,
