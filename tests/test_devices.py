@@ -43,7 +43,7 @@ from ssd_annotated.app import draw, figures, media, writers
 from ssd_annotated.data import augment, graffiti, survey, warp
 from ssd_annotated.data import voc as voc_data
 from ssd_annotated.evaluation import coco, mistakes, voc
-from ssd_annotated.networks import jetson, ssdlite
+from ssd_annotated.networks import ssdlite
 from ssd_annotated.notebook import plot, show
 from ssd_annotated.published import conventions, layouts, weights
 from ssd_annotated.support import candidates, storage
@@ -69,7 +69,7 @@ MODEL = model.tiny_ssd(len(NAMES), image_size=64, widths=(4,) * 6, class_names=N
 SPEC, RECIPE = MODEL.spec, MODEL.recipe
 IMAGES = torch.rand(1, 3, 64, 64)
 L2NORM, TRUNK = vgg.L2Norm(3), vgg.VGGTrunk()
-MOBILE = ssdlite.MobileNetTrunk(480).eval()
+MOBILE = ssdlite.mobilenet_v3_trunk(480).eval()
 LOSSES = [
     loss.MultiBoxLoss(PRIORS, **options)
     for options in (
@@ -363,8 +363,7 @@ CALLS = {
     ),
     "transforms.prepare": lambda: transforms.prepare(PHOTO, RECIPE),
     "transforms.collate": lambda: transforms.collate([DATA[0], DATA[1]], RECIPE),
-    "networks.ssdlite.MobileNetTrunk.forward": lambda: MOBILE(IMAGES),
-    "networks.jetson.TwoMaps.forward": lambda: jetson.TwoMaps(nn.ReLU(), nn.ReLU())(IMAGES),
+    "networks.ssdlite.TwoMaps.forward": lambda: MOBILE(IMAGES),
     "vgg.L2Norm.forward": lambda: L2NORM(IMAGES),
     "vgg.VGGTrunk.forward": lambda: TRUNK(IMAGES[..., :32, :32]),
     "vgg.xavier_init": lambda: vgg.xavier_init(copy.deepcopy(MODEL)),
@@ -388,6 +387,7 @@ FACTORIES = {
     "vgg.vgg16_features": vgg.vgg16_features,
     "model.conv3x3": lambda: model.conv3x3(3, 4),
     "networks.ssdlite.ssdlite320_mobilenet_v3_large": ssdlite.ssdlite320_mobilenet_v3_large,
+    "networks.ssdlite.mobilenet_v3_trunk": lambda: ssdlite.mobilenet_v3_trunk(480),
     "networks.ssdlite.separable_head": lambda: ssdlite.separable_head(3, 4),
     "published.weights.load_torchvision_ssd300": lambda: weights.load_torchvision_ssd300(
         published("torchvision")

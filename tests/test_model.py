@@ -1,6 +1,7 @@
 """The network: its shapes, the order of its rows, and its way to disk and back."""
 
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -19,8 +20,10 @@ from ssd_annotated.model import (
     ModelSpec,
     Predictions,
     Recipe,
+    TinyTrunk,
     build,
     channels_to_rows,
+    conv3x3,
     down_block,
     extra_block,
     register_architecture,
@@ -629,6 +632,22 @@ def test_a_recipe_of_another_size_or_other_classes_is_refused():
         build(model.spec, replace(model.recipe, image_size=512))
     with refuses("1 class names for 2 classes"):
         build(model.spec, replace(model.recipe, class_names=("background",)))
+
+
+def test_heads_of_ones_own_may_share_their_weights():
+    priors = PriorSpec((8, 4), ((0.2,), (0.5, 0.7, 0.9)), ratios=((2.0,), ()))
+    spec, recipe = ModelSpec("shared", 2, (), priors), Recipe(64, ("background", "cat"))
+    trunk, extras = TinyTrunk(nn.Conv2d(3, 4, 8, stride=8)), [nn.Conv2d(4, 4, 2, stride=2)]
+    torch.manual_seed(0)
+    model = SSD(trunk, extras, (4, 4), spec, recipe, head=cache(conv3x3))
+    assert model.localization_heads[0] is model.localization_heads[1]
+    images = torch.randn(1, 3, 64, 64)
+    first = trunk(images)[0]
+    offsets, logits = model(images)
+    assert offsets.shape == (1, 3 * 8 * 8 + 3 * 4 * 4, 4)
+    head = model.confidence_heads[1]
+    rows = head(extras[0](first)).permute(0, 2, 3, 1).reshape(1, -1, 2)
+    torch.testing.assert_close(logits[:, 192:], rows)
 
 
 @pytest.mark.parametrize(

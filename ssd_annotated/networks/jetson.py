@@ -8,10 +8,10 @@ SSD300 with batch normalisation in place of the L2 norm.
 import math
 from dataclasses import replace
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from ssd_annotated.model import SSD, ModelSpec, Recipe, build, extra_block, register_architecture
+from ssd_annotated.networks.ssdlite import TwoMaps
 from ssd_annotated.priors import PriorSpec
 
 _SIZES_PX = (60, 105, 150, 195, 240, 285, 330)
@@ -25,19 +25,6 @@ PRIORS = PriorSpec(
     steps=tuple(step / 300 for step in (16, 32, 64, 100, 150, 300)),
     clip="cxcywh",
 )
-
-
-class TwoMaps(nn.Module):
-    """A trunk in two parts, each of which gives a map."""
-
-    def __init__(self, to_c4: nn.Module, to_c5: nn.Module) -> None:
-        super().__init__()
-        self.to_c4, self.to_c5 = to_c4, to_c5
-
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
-        """The maps of 1/16 and 1/32 of the image's side."""
-        c4 = self.to_c4(images)
-        return [c4, self.to_c5(c4)]
 
 
 def _mb1_ssd(spec: ModelSpec, recipe: Recipe) -> SSD:

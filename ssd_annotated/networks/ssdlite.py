@@ -20,14 +20,14 @@ NAME = "ssdlite320_mobilenet_v3_large"
 _norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
 #: What surrounds torchvision's network, but for its way to resize, which is slow for photographs.
 RECIPE = {
-    "mean": (0.5, 0.5, 0.5),
-    "std": (0.5, 0.5, 0.5),
+    "mean": (0.5,) * 3,
+    "std": (0.5,) * 3,
+    "max_log_size": math.log(1000 / 16),
+    "clip": True,
     "score_threshold": 0.001,
     "top_k": 300,
     "nms_threshold": 0.55,
     "max_detections": 300,
-    "max_log_size": math.log(1000 / 16),
-    "clip": True,
 }
 
 
@@ -81,7 +81,7 @@ def ssdlite320_mobilenet_v3_large(
     if weights == "imagenet":
         from torchvision.models import MobileNet_V3_Large_Weights
 
-        model.trunk = MobileNetTrunk(width, MobileNet_V3_Large_Weights.IMAGENET1K_V1)
+        model.trunk = mobilenet_v3_trunk(width, MobileNet_V3_Large_Weights.IMAGENET1K_V1)
     return model
 
 
@@ -95,7 +95,7 @@ def _build(spec: ModelSpec, recipe: Recipe) -> SSD:
     (width,) = spec.widths
     channels = (672, width, 512, 256, 256, 128)
     extras = [_extra_block(*channels[k : k + 2]) for k in range(1, 5)]
-    model = SSD(MobileNetTrunk(width), extras, channels, spec, recipe, head=separable_head)
+    model = SSD(mobilenet_v3_trunk(width), extras, channels, spec, recipe, head=separable_head)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.normal_(layer.weight, std=0.03)
@@ -104,29 +104,34 @@ def _build(spec: ModelSpec, recipe: Recipe) -> SSD:
     return model
 
 
-class MobileNetTrunk(nn.Module):
+class TwoMaps(nn.Module):
+    """A trunk in two parts, each of which gives a map."""
+
+    def __init__(self, to_c4: nn.Module, to_c5: nn.Module) -> None:
+        super().__init__()
+        self.to_c4, self.to_c5 = to_c4, to_c5
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
+        """The maps of 1/16 and 1/32 of the image's side."""
+        c4 = self.to_c4(images)
+        return [c4, self.to_c5(c4)]
+
+
+def mobilenet_v3_trunk(width: int, weights: object = None) -> TwoMaps:
     """torchvision's MobileNetV3-Large, cut in the middle of its fourteenth layer.
 
     That layer widens its 112 channels to 672 before it halves the map: the wide map is the first
     that SSDLite looks at. `width` is 960, or 480 for a last stage of half the width.
     """
+    from torchvision.models import mobilenet_v3_large  # torchvision takes seconds to import
 
-    def __init__(self, width: int, weights: object = None) -> None:
-        from torchvision.models import mobilenet_v3_large  # torchvision takes seconds to import
-
-        check_choice("the width of the trunk", width, (480, 960))
-        super().__init__()
-        network = mobilenet_v3_large(norm_layer=_norm, reduced_tail=width == 480)
-        if weights is not None:
-            network.load_state_dict(pretrained_state(weights))
-        layers, halving = network.features, network.features[13].block
-        self.to_c4 = nn.Sequential(*layers[:13], halving[0])
-        self.to_c5 = nn.Sequential(halving[1:], *layers[14:])
-
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
-        """The maps of 1/16 and 1/32 of the image's side."""
-        c4 = self.to_c4(images)  # (B, 672, 20, 20) of 320 pixels
-        return [c4, self.to_c5(c4)]  # (B, 480 or 960, 10, 10)
+    check_choice("the width of the trunk", width, (480, 960))
+    network = mobilenet_v3_large(norm_layer=_norm, reduced_tail=width == 480)
+    if weights is not None:
+        network.load_state_dict(pretrained_state(weights))
+    layers, halving = network.features, network.features[13].block
+    to_c4, to_c5 = (*layers[:13], halving[0]), (halving[1:], *layers[14:])
+    return TwoMaps(nn.Sequential(*to_c4), nn.Sequential(*to_c5))
 
 
 def _extra_block(inputs: int, outputs: int) -> nn.Sequential:

@@ -4,7 +4,7 @@ The facts come from the sources named below; the names are theirs, the code is n
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -25,15 +25,15 @@ class Layout:
         Whose it is, as `load_checkpoint` says it.
     signature
         Name of a tensor that no layout listed after this one has.
-    architecture
-        What `build` calls the network.
     modules
         Their name of each module or tensor, and ours. What a tensor belongs to is the longest of
         their names with which its own begins.
     convention
         Priors, loss, preprocessing and post-processing.
-    other
-        The same for some numbers of classes, where it depends on the data set.
+    architecture
+        What `build` calls the network.
+    coco
+        The convention for COCO's 80 classes, if it is another.
     widths
         Our names of tensors whose first dimensions are the model's widths.
     head
@@ -42,10 +42,10 @@ class Layout:
 
     source: str
     signature: str
-    architecture: str
     modules: Mapping[str, str]
     convention: Convention
-    other: Mapping[int, Convention] = field(default_factory=dict)
+    architecture: str = "ssd300_vgg16"
+    coco: Convention | None = None
     widths: tuple[str, ...] = ()
     head: Callable[[Tensor, int], Tensor] | None = None
 
@@ -93,6 +93,9 @@ def _flat_extras(start: str, blocks: int = 4) -> dict[str, str]:
     return {f"{start}.{2 * k + i}": f"extras.{k}.{2 * i}" for k in range(blocks) for i in (0, 1)}
 
 
+_TORCHVISION_HEADS = _heads(
+    "head.regression_head.module_list.{}", "head.classification_head.module_list.{}"
+)
 _TORCHVISION = {
     **{f"backbone.features.{i}": f"trunk.to_conv4_3.{i}" for i in _CONV4},
     **{f"backbone.extra.0.{i - 23}": f"trunk.to_pool5.{i}" for i in _CONV5},
@@ -100,13 +103,13 @@ _TORCHVISION = {
     "backbone.extra.0.7.3": "trunk.conv7",
     **{f"backbone.extra.{k + 1}": f"extras.{k}" for k in range(4)},
     "backbone.scale_weight": "trunk.l2norm.scale",
-    **_heads("head.regression_head.module_list.{}", "head.classification_head.module_list.{}"),
+    **_TORCHVISION_HEADS,
 }
 _SSDLITE = {
     "backbone.features.0": "trunk.to_c4",
     "backbone.features.1": "trunk.to_c5",
     "backbone.extra": "extras",
-    **_heads("head.regression_head.module_list.{}", "head.classification_head.module_list.{}"),
+    **_TORCHVISION_HEADS,
 }
 _SSD_PYTORCH = {
     **_vgg("vgg"),
@@ -179,20 +182,26 @@ _NVIDIA = {
 
 # --- What surrounds them --------------------------------------------------------------------------
 
-_SSDLITE_CONVENTION = Convention(
+_PLAIN = CONVENTIONS["lufficc"]
+
+
+def _like_lufficc(priors: str, **recipe: object) -> Convention:
+    """lufficc's convention with these priors, limited to [0, 1], and these changes."""
+    return Convention(replace(PRESETS[priors], clip="cxcywh"), _PLAIN.loss, _PLAIN.recipe | recipe)
+
+
+_LITE = Convention(
     ssdlite_priors(), {"method": "argmax"}, {"image_size": 320, **RECIPE, "resize": "torch"}
 )
-_lufficc = CONVENTIONS["lufficc"]
-
-
-def _lufficc_convention(priors: str, side: int) -> Convention:
-    """lufficc's choices with the priors of this preset, for images of this side."""
-    spec = replace(PRESETS[priors], clip="cxcywh")
-    return Convention(spec, _lufficc.loss, {**_lufficc.recipe, "image_size": side})
-
-
-_JETSON = {**_lufficc.recipe, "top_k": 200, "max_detections": None}
-_JETSON_MOBILE = {**_JETSON, "mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
+_VOC_512, _COCO_512 = (_like_lufficc(f"caffe-{x}-512", image_size=512) for x in ("voc", "coco"))
+_JETSON = _like_lufficc("caffe-voc", top_k=200, max_detections=None)
+_MOBILE_INPUT = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
+_MOBILE = Convention(MOBILE_PRIORS, _PLAIN.loss, {**_JETSON.recipe, **_MOBILE_INPUT})
+_NVIDIAS = Convention(
+    replace(PRESETS["caffe-coco"], clip="cxcywh"),
+    {**CONVENTIONS["tf2"].loss, "method": "argmax"},  # an IoU above 0.5; each image by itself
+    {**CONVENTIONS["sgrvinod"].recipe, "score_threshold": 0.05, "top_k": 200},
+)
 
 
 def _values_first(value: Tensor, per_cell: int) -> Tensor:
@@ -200,103 +209,78 @@ def _values_first(value: Tensor, per_cell: int) -> Tensor:
     return value.unflatten(0, (-1, per_cell)).transpose(0, 1).flatten(0, 1)
 
 
+_D2L_WIDTHS = tuple(f"{part}.{k}.0.weight" for part in ("trunk", "extras") for k in range(3))
 #: All layouts, those with a more special signature first.
 LAYOUTS: dict[str, Layout] = {
-    # torchvision/models/detection/ssdlite.py, version 0.29
+    # torchvision/models/detection of version 0.29: ssdlite.py and ssd.py
     "torchvision-ssdlite": Layout(
-        "torchvision's ssdlite320_mobilenet_v3_large",
+        f"torchvision's {SSDLITE}",
         "backbone.features.1.0.1.0.weight",
-        SSDLITE,
         _SSDLITE,
-        _SSDLITE_CONVENTION,
+        _LITE,
+        SSDLITE,
         widths=("trunk.to_c5.3.0.weight",),
     ),
-    # torchvision/models/detection/ssd.py, version 0.29
     "torchvision": Layout(
         "torchvision's ssd300_vgg16",
         "backbone.scale_weight",
-        "ssd300_vgg16",
         _TORCHVISION,
         CONVENTIONS["torchvision"],
     ),
-    # github.com/lufficc/SSD, ssd/modeling and configs; it has other priors for COCO's 80 classes
+    # github.com/lufficc/SSD, ssd/modeling and configs
     "lufficc-512": Layout(
         "lufficc's SSD512",
         "backbone.extras.9.weight",
-        "ssd512_vgg16",
         _LUFFICC,
-        _lufficc_convention("caffe-voc-512", 512),
-        {81: _lufficc_convention("caffe-coco-512", 512)},
+        _VOC_512,
+        "ssd512_vgg16",
+        _COCO_512,
     ),
     "lufficc": Layout(
         "lufficc's SSD300",
         "backbone.l2_norm.weight",
-        "ssd300_vgg16",
         _LUFFICC,
-        _lufficc_convention("caffe-voc", 300),
-        {81: _lufficc_convention("caffe-coco", 300)},
+        _PLAIN,
+        coco=_like_lufficc("caffe-coco"),
     ),
     # github.com/amdegroot/ssd.pytorch, ssd.py
     "ssd.pytorch": Layout(
-        "amdegroot's ssd.pytorch",
-        "L2Norm.weight",
-        "ssd300_vgg16",
-        _SSD_PYTORCH,
-        CONVENTIONS["ssd.pytorch"],
+        "amdegroot's ssd.pytorch", "L2Norm.weight", _SSD_PYTORCH, CONVENTIONS["ssd.pytorch"]
     ),
     # github.com/sgrvinod/a-PyTorch-Tutorial-to-Object-Detection, model.py
     "sgrvinod": Layout(
-        "sgrvinod's tutorial",
-        "rescale_factors",
-        "ssd300_vgg16",
-        _SGRVINOD,
-        CONVENTIONS["sgrvinod"],
+        "sgrvinod's tutorial", "rescale_factors", _SGRVINOD, CONVENTIONS["sgrvinod"]
     ),
     # github.com/qfgaohao/pytorch-ssd, vision/ssd and vision/nn
     "vgg16-ssd": Layout(
         "qfgaohao's vgg16-ssd",
         "source_layer_add_ons.0.running_mean",
-        "vgg16_ssd_bn",
         _JETSON_VGG,
-        Convention(PRESETS["lufficc"], _lufficc.loss, _JETSON),
+        _JETSON,
+        "vgg16_ssd_bn",
     ),
     "mb2-ssd-lite": Layout(
-        "qfgaohao's mb2-ssd-lite",
-        "base_net.17.conv.7.weight",
-        "mb2_ssd_lite",
-        _JETSON_MB2,
-        Convention(MOBILE_PRIORS, _lufficc.loss, _JETSON_MOBILE),
+        "qfgaohao's mb2-ssd-lite", "base_net.17.conv.7.weight", _JETSON_MB2, _MOBILE, "mb2_ssd_lite"
     ),
     "mb1-ssd": Layout(
-        "qfgaohao's mb1-ssd",
-        "base_net.13.3.weight",
-        "mb1_ssd",
-        _JETSON_MB1,
-        Convention(MOBILE_PRIORS, _lufficc.loss, _JETSON_MOBILE),
+        "qfgaohao's mb1-ssd", "base_net.13.3.weight", _JETSON_MB1, _MOBILE, "mb1_ssd"
     ),
     # github.com/NVIDIA/DeepLearningExamples, PyTorch/Detection/SSD/ssd
     "nvidia": Layout(
         "NVIDIA's SSD300 on ResNet-50",
         "additional_blocks.0.0.weight",
-        "ssd300_resnet50",
         _NVIDIA,
-        Convention(
-            replace(PRESETS["caffe-coco"], clip="cxcywh"),
-            {**CONVENTIONS["tf2"].loss, "method": "argmax"},
-            {**CONVENTIONS["sgrvinod"].recipe, "score_threshold": 0.05, "top_k": 200},
-        ),
+        _NVIDIAS,
+        "ssd300_resnet50",
         head=_values_first,
     ),
     # Zhang et al., Dive into Deep Learning: TinySSD
     "d2l": Layout(
         "d2l's TinySSD",
         "blk_0.0.0.weight",
-        "tiny_ssd",
         _D2L,
         CONVENTIONS["d2l"],
-        widths=(
-            *(f"trunk.{k}.0.weight" for k in range(3)),
-            *(f"extras.{k}.0.weight" for k in range(3)),
-        ),
+        "tiny_ssd",
+        widths=_D2L_WIDTHS,
     ),
 }

@@ -3,7 +3,12 @@
 A checkpoint is only half a model. Each loader also sets the priors, the preprocessing and the
 post-processing that its weights were trained for. Nothing in a file is run: a loader takes what
 ``torch.load(path, map_location="cpu", weights_only=True)`` returns, a `state_dict` or a dictionary
-that holds one as ``"model"`` or ``"state_dict"``, as training scripts write it.
+that holds one as ``"model"`` or ``"state_dict"``, as training scripts write it. A ``module.``
+before every name, left by data-parallel training, is ignored. The number of classes is read off the
+heads; 21 get VOC's names, 81 and 91 COCO's. Models come in eval mode.
+
+A ValueError lists the tensors that are missing, left over or of another shape; a TypeError names
+what is no tensor.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -62,96 +67,67 @@ def load_checkpoint(
     if layout is None:
         known = ", ".join(one.source for one in LAYOUTS.values())
         raise ValueError(f"nobody's checkpoint: {sorted(given)[:3]} ... are no names of {known}")
-    model = _load(content, layout)
+    model = _fill(given, layout)
     say(f"a checkpoint of {layout.source}, with {model.spec.num_classes} classes")
     return model
 
 
 def load_torchvision_ssd300(state_dict: Mapping[str, object]) -> SSD:
-    """Build an SSD300 from the state of torchvision's ``ssd300_vgg16``, in eval mode.
-
-    The number of classes is read off the heads; with 91 or 81 they get COCO's names, with 21 VOC's.
-    A ``module.`` before every name, left by data-parallel training, is ignored.
-
-    Raises
-    ------
-    ValueError
-        If tensors are missing, left over or of another shape; the message lists them.
-    TypeError
-        If this is not a state_dict, or something in it is not a tensor.
-    """
-    return _load(state_dict, LAYOUTS["torchvision"])
+    """Build an SSD300 from the state of torchvision's ``ssd300_vgg16``."""
+    return _load(state_dict, "torchvision")
 
 
 def load_torchvision_ssdlite320(state_dict: Mapping[str, object]) -> SSD:
-    """Build an SSDLite from the state of torchvision's ``ssdlite320_mobilenet_v3_large``.
-
-    Classes and errors are as in `load_torchvision_ssd300`.
-    """
-    return _load(state_dict, LAYOUTS["torchvision-ssdlite"])
+    """Build an SSDLite from the state of torchvision's ``ssdlite320_mobilenet_v3_large``."""
+    return _load(state_dict, "torchvision-ssdlite")
 
 
 def load_ssd_pytorch(state_dict: Mapping[str, object]) -> SSD:
-    """Build an SSD300 from the state of amdegroot's ssd.pytorch, in eval mode.
-
-    For instance its ``ssd300_mAP_77.43_v2.pth``. Classes and errors are as in
-    `load_torchvision_ssd300`.
-    """
-    return _load(state_dict, LAYOUTS["ssd.pytorch"])
+    """Build an SSD300 from amdegroot's ssd.pytorch, for instance ``ssd300_mAP_77.43_v2.pth``."""
+    return _load(state_dict, "ssd.pytorch")
 
 
 def load_sgrvinod(state_dict: Mapping[str, object]) -> SSD:
-    """Build an SSD300 from the state of sgrvinod's tutorial model, in eval mode.
+    """Build an SSD300 from the state of sgrvinod's tutorial model.
 
     Its published checkpoint is a pickled model, which only its own code can open: save
-    ``checkpoint["model"].state_dict()`` there. Classes and errors are as in
-    `load_torchvision_ssd300`.
+    ``checkpoint["model"].state_dict()`` there.
     """
-    return _load(state_dict, LAYOUTS["sgrvinod"])
+    return _load(state_dict, "sgrvinod")
 
 
 def load_lufficc(state_dict: Mapping[str, object]) -> SSD:
-    """Build an SSD300 or SSD512 on VGG-16 from the state of lufficc's SSD, in eval mode.
-
-    Its COCO models, which are told by their 81 classes, have smaller priors. Its networks with
-    other trunks are not read. Classes and errors are as in `load_torchvision_ssd300`.
-    """
-    large = LAYOUTS["lufficc-512"].signature in _names_and_tensors(state_dict)
-    return _load(state_dict, LAYOUTS["lufficc-512" if large else "lufficc"])
-
-
-def load_d2l(state_dict: Mapping[str, object]) -> SSD:
-    """Build a TinySSD from the state of the one in *Dive into Deep Learning*, in eval mode.
-
-    Errors are as in `load_torchvision_ssd300`. The network is for images of 256 pixels.
-    """
-    return _load(state_dict, LAYOUTS["d2l"])
+    """Build an SSD300 or SSD512 on VGG-16 from lufficc's SSD, whose COCO models have own priors."""
+    return _load(state_dict, "lufficc-512", "lufficc")
 
 
 def load_qfgaohao(state_dict: Mapping[str, object]) -> SSD:
-    """Build a ``vgg16-ssd``, ``mb1-ssd`` or ``mb2-ssd-lite`` of qfgaohao's pytorch-ssd.
-
-    NVIDIA's jetson-inference trains the same networks. Classes and errors are as in
-    `load_torchvision_ssd300`.
-    """
-    given = _names_and_tensors(state_dict)
-    names = ("vgg16-ssd", "mb2-ssd-lite", "mb1-ssd")
-    fitting = (name for name in names if LAYOUTS[name].signature in given)
-    return _load(state_dict, LAYOUTS[next(fitting, "mb1-ssd")])
+    """Build a ``vgg16-ssd``, ``mb1-ssd`` or ``mb2-ssd-lite`` of qfgaohao or of jetson-inference."""
+    return _load(state_dict, "vgg16-ssd", "mb2-ssd-lite", "mb1-ssd")
 
 
 def load_nvidia(state_dict: Mapping[str, object]) -> SSD:
-    """Build an SSD300 on ResNet-50 from the state of NVIDIA's DeepLearningExamples, in eval mode.
+    """Build an SSD300 on ResNet-50 from NVIDIA's DeepLearningExamples.
 
-    Its heads order their channels by value first, ours by prior first: they are put in our order.
-    Classes and errors are as in `load_torchvision_ssd300`.
+    Its heads order their channels by value, then by prior: they are put in our order.
     """
-    return _load(state_dict, LAYOUTS["nvidia"])
+    return _load(state_dict, "nvidia")
 
 
-def _load(content: Mapping[str, object], layout: Layout) -> SSD:
-    """Rename every tensor, build the model that the heads imply, and fill it."""
+def load_d2l(state_dict: Mapping[str, object]) -> SSD:
+    """Build a TinySSD for images of 256 pixels from the one in *Dive into Deep Learning*."""
+    return _load(state_dict, "d2l")
+
+
+def _load(content: object, *names: str) -> SSD:
+    """Read a state in the first of these layouts whose signature it has, or the last."""
     given = _names_and_tensors(content)
+    layouts = [LAYOUTS[name] for name in names]
+    return _fill(given, next((one for one in layouts if one.signature in given), layouts[-1]))
+
+
+def _fill(given: Mapping[str, Tensor], layout: Layout) -> SSD:
+    """Rename every tensor, build the model that the heads imply, and fill it."""
     state = {layout.rename(name) or name: value for name, value in given.items()}
     _check_names(state, [name for name in layout.widths if name not in state], [], layout)
     widths = tuple(len(state[name]) for name in layout.widths)
@@ -185,7 +161,7 @@ def _names_and_tensors(content: object) -> dict[str, Tensor]:
 
 def _build(layout: Layout, num_classes: int, widths: tuple[int, ...]) -> SSD:
     """The network that the layout is for, with random weights and the layout's convention."""
-    convention = layout.other.get(num_classes, layout.convention)
+    convention = (num_classes == 81 and layout.coco) or layout.convention
     spec = ModelSpec(layout.architecture, num_classes, widths, convention.priors)
     return build(spec, Recipe(class_names=_names_of(num_classes), **convention.recipe))
 
