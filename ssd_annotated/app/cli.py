@@ -328,8 +328,8 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     default="paper",
     show_default=True,
     help="Defaults of all options below. Quick trains a network with batch normalisation in "
-    "minutes: 1000 steps of AdamW, one cycle up to 4e-3. Small is for small objects: 2000 steps of "
-    "16 images up to 2e-3, fitted priors, gentle augmentation.",
+    "minutes: 1000 steps of AdamW, one cycle up to 4e-3. Small is for small objects: the same with "
+    "2000 steps of 16 images, fitted priors and gentle augmentation.",
 )
 def train(
     data: Sets,
