@@ -125,10 +125,10 @@ def report_run(outcome: object, out: str) -> None:
 
 def what_next(outcome: object, model: Path) -> str:
     """Where a training ended on the ladder of its loss, and what to try now."""
-    from ssd_annotated.training.rungs import ADVICE
+    from ssd_annotated.training.rungs import ADVICE, finds
 
     end = f"at the end, {outcome.standing}"
-    if outcome.standing.passed < 2:
+    if outcome.standing.passed < 2 and not finds(outcome.best):
         return f"{end}\nThis is no detector yet. Try: {ADVICE}"
     return (
         f"{end}\nsee what it gets wrong: ssd-annotated evaluate {model} DATA --gallery worst.png\n"
