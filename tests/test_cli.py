@@ -794,9 +794,18 @@ def test_how_a_run_was_stopped_is_said(monkeypatch, digits, tmp_path, number, st
 @pytest.mark.parametrize(
     ("loss", "best", "words"),
     [
-        (2.94, 0.005, "answers without looking .*\nThis is no detector yet. Try: .*`gentle`"),
-        (1.5, None, "looks .*\nsee .*: ssd-annotated evaluate .*last.pt DATA --gallery"),
-        (1.5, 0.4, "looks .*\nsee .*: ssd-annotated evaluate .*best.pt DATA --gallery"),
+        (2.94, 0.3, "no better .*\nsee .*: ssd-annotated evaluate .*best.pt DATA --gallery"),
+        (
+            2.94,
+            0.005,
+            "no better than answering without looking .*\nThis is no detector yet. Try: .*`gentle`",
+        ),
+        (
+            1.5,
+            None,
+            "the network looks .*\nsee .*: ssd-annotated evaluate .*last.pt DATA --gallery",
+        ),
+        (1.5, 0.4, "the network looks .*\nsee .*: ssd-annotated evaluate .*best.pt DATA --gallery"),
     ],
 )
 def test_a_training_ends_with_what_to_try_next(monkeypatch, digits, tmp_path, loss, best, words):
@@ -804,7 +813,7 @@ def test_a_training_ends_with_what_to_try_next(monkeypatch, digits, tmp_path, lo
     outcome = run_module.Outcome(500, None, best, standing)
     monkeypatch.setattr(run_module, "run", lambda *_, **__: outcome)
     result = run("train", digits, "--out", tmp_path, *TINY)
-    assert re.match(f"at the end, confidence loss {loss:.2f}: the network {words}", result.stderr)
+    assert re.match(f"at the end, confidence loss {loss:.2f}: {words}", result.stderr)
 
 
 def results(out, digits):

@@ -40,14 +40,23 @@ from ssd_annotated import (
 )
 from ssd_annotated.app import detect as app_detect
 from ssd_annotated.app import draw, figures, media, writers
-from ssd_annotated.data import augment, graffiti, survey, warp
+from ssd_annotated.data import augment, fit, graffiti, survey, warp
 from ssd_annotated.data import voc as voc_data
 from ssd_annotated.evaluation import coco, mistakes, voc
 from ssd_annotated.networks import ssdlite
 from ssd_annotated.notebook import plot, show
 from ssd_annotated.published import conventions, layouts, weights
 from ssd_annotated.support import candidates, storage
-from ssd_annotated.training import batches, distributed, run, settings, train, validation
+from ssd_annotated.training import (
+    batches,
+    distributed,
+    run,
+    rungs,
+    settings,
+    train,
+    transfer,
+    validation,
+)
 
 # --- What the functions are given: all of it lies on the CPU --------------------------------------
 
@@ -147,6 +156,14 @@ def restored(**settings):
     second = trainer(**settings)
     second.restore(state)
     return second
+
+
+def climb():
+    """What a ladder says after a hundred steps."""
+    ladder = rungs.Ladder(trainer())
+    for step in range(100):
+        ladder.add({"step": step, "confidence": 3.0}, None)
+    return ladder.standing.loss
 
 
 def train_copy(**settings):
@@ -256,6 +273,17 @@ CALLS = {
     "evaluation.voc.is_difficult": lambda: [voc.is_difficult(target) for target in TARGETS],
     "evaluation.voc.best_f1": lambda: voc.best_f1(CURVE),
     "evaluation.voc.evaluation_table": lambda: voc.evaluation_table(MEASURED, NAMES),
+    "data.fit.seen_targets": lambda: fit.seen_targets(voc_folder(), augment.Augmentation()),
+    "data.fit.forecast": lambda: fit.forecast(TARGETS, SPEC.priors, 64),
+    "data.fit.fit_priors": lambda: fit.fit_priors(SPEC.priors, TARGETS),
+    "data.fit.forecast_table": lambda: fit.forecast_table({"": fit.Forecast(BOXES[:, 0], 0.5)}),
+    "data.fit.outlook": lambda: fit.outlook(voc_folder(), 64, {64: SPEC.priors}),
+    "app.figures.draw_worst": lambda: figures.draw_worst(*JUDGED[:2], DATA, "figure.png"),
+    "training.rungs.find_rungs": lambda: rungs.find_rungs(torch.tensor([0, 2], device="cpu")),
+    "training.rungs.Ladder.add": lambda: climb(),
+    "training.transfer.start_from": lambda: (
+        transfer.start_from(MODEL, NAMES[:3]).localization_heads
+    ),
     "app.figures.draw_survey": lambda: figures.draw_survey(SURVEY, PRIORS, "figure.png"),
     "app.figures.draw_curves": lambda: figures.draw_curves(MEASURED, NAMES, "figure.png"),
     "app.figures.draw_gallery": lambda: figures.draw_gallery(MISTAKES, DATA, "figure.png", most=1),

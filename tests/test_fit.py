@@ -1,18 +1,14 @@
 """Fit: the forecast counts what an augmented data set shows, and fitted priors cover more."""
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
 import torch
 
-from ssd_annotated.boxes import cxcywh_to_xyxy, pairwise_iou
 from ssd_annotated.data.augment import AUGMENTATIONS, Augmented
-from ssd_annotated.data.fit import best_ious, fit_priors, forecast, outlook, seen_targets
+from ssd_annotated.data.fit import fit_priors, forecast, outlook, seen_targets
 from ssd_annotated.data.graffiti import CLASS_NAMES, GraffitiDigits, export_voc
 from ssd_annotated.data.survey import uncovered_objects
 from ssd_annotated.data.voc import VOCFolder
-from ssd_annotated.priors import PRESETS, make_priors, rescale_priors, tiny_priors
+from ssd_annotated.priors import make_priors, rescale_priors, tiny_priors
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +52,6 @@ def test_a_forecast_counts_pixels_and_what_no_prior_can_learn(small_digits):
     torch.testing.assert_close(found.sizes, shapes(targets) * 128)
     missed = uncovered_objects(targets, make_priors(spec)).double().mean()
     assert found.uncovered == pytest.approx(missed.item())
-
-
-@pytest.mark.parametrize("name", ["caffe-voc", "paper", "d2l", "caffe-coco-512"])
-def test_the_nearest_prior_of_each_shape_is_enough(name):
-    spec = replace(PRESETS[name], clip="none")
-    dice = np.random.default_rng(0)
-    centre, size = dice.random((300, 2)), dice.uniform(0.02, 0.9, (300, 2))
-    low, high = (centre - size / 2).clip(0, 1), (centre + size / 2).clip(0, 1)
-    boxes = torch.from_numpy(np.concatenate([low, high], axis=1))
-    priors = make_priors(spec, torch.float64)
-    expected = pairwise_iou(boxes, cxcywh_to_xyxy(priors)).amax(dim=1)
-    np.testing.assert_allclose(best_ious(spec, boxes), expected, atol=1e-6)
 
 
 def test_fitted_priors_cover_more_than_the_presets_and_than_their_neighbours(small_digits):

@@ -56,8 +56,8 @@ def test_rungs_are_the_losses_of_answers_made_up(ratio):
     [
         (9.0, 0, "knows nothing yet (that costs 4.39)"),
         (4.36, 0, "knows nothing yet"),
-        (2.94, 1, "answers without looking (knowing the proportions costs 2.94)"),
-        (2.90, 1, "answers without looking"),
+        (2.94, 1, "no better than answering without looking (knowing the proportions costs 2.94)"),
+        (2.90, 1, "no better than answering"),
         (2.69, 2, "looks (below 2.94"),
         (0.30, 3, "tells classes apart (below 0.69"),
     ],
@@ -65,7 +65,7 @@ def test_rungs_are_the_losses_of_answers_made_up(ratio):
 def test_a_loss_is_put_into_words(loss, passed, words):
     standing = Standing(loss, find_rungs(torch.tensor([0, 1, 1])))
     assert standing.passed == passed
-    assert str(standing).startswith(f"confidence loss {loss:.2f}: the network ")
+    assert str(standing).startswith(f"confidence loss {loss:.2f}: ")
     assert words in str(standing)
 
 
@@ -73,13 +73,13 @@ def test_one_class_has_no_last_rung():
     assert Standing(0.0, find_rungs(torch.tensor([0, 5]))).passed == 2
 
 
-def followed(losses, steps=1200, start=0, **options):
+def followed(losses, steps=1200, start=0, best=None, **options):
     """What a ladder says of these losses, with the steps at which it says it."""
     trainer = Trainer(small(), Squares(), Settings(steps=steps), **options)
     trainer.positives += torch.tensor([0, 5, 5])
     ladder = Ladder(trainer)
     said = [
-        (step + 1, ladder.add({"step": step, "confidence": loss}))
+        (step + 1, ladder.add({"step": step, "confidence": loss}, best))
         for step, loss in enumerate(losses, start)
     ]
     return [(step, words) for step, words in said if words], ladder
@@ -96,9 +96,11 @@ def test_a_run_that_learns_is_told_each_rung_once():
 def test_a_run_that_stays_is_warned_once():
     said, _ = followed([2.94] * 900)
     assert [step for step, _ in said] == [100, 400]
-    assert said[1][1].startswith("warning: after 400 steps, confidence loss 2.94: the network ans")
+    assert said[1][1].startswith("warning: after 400 steps, confidence loss 2.94: no better than")
     assert "Try: " in said[1][1]
     assert followed([2.94] * 399)[0] == said[:1]
+    assert followed([2.94] * 900, best=0.05)[0] == said
+    assert followed([2.94] * 900, best=0.2)[0] == said[:1], "it finds something"
     assert followed([2.94] * 900, start=1000)[0][1][0] == 1200, "a run that was resumed"
 
 
@@ -141,13 +143,14 @@ def test_the_first_validation_says_what_to_expect(tmp_path, capsys):
     said = [line for line in capsys.readouterr().err.splitlines() if "first look" in line]
     assert len(said) == 1
     assert re.search(
-        r"first look, after 4 of 9 steps: mAP 0\.\d{3}; expect nothing before the network", said[0]
+        r"first look, after 4 of 9 steps: mAP 0\.\d{3}; expect more once the confidence loss",
+        said[0],
     )
 
 
 def test_what_to_expect_follows_the_rungs():
     rungs = find_rungs(torch.tensor([0, 1, 1]))
-    assert "before the network looks" in Standing(2.94, rungs).expectation
+    assert "once the confidence loss is below 2.94" in Standing(2.94, rungs).expectation
     assert "below 0.69" in Standing(1.5, rungs).expectation
     assert "finds and names" in Standing(0.2, rungs).expectation
 

@@ -125,10 +125,10 @@ def report_run(outcome: object, out: str) -> None:
 
 def what_next(outcome: object, model: Path) -> str:
     """Where a training ended on the ladder of its loss, and what to try now."""
-    from ssd_annotated.training.rungs import ADVICE
+    from ssd_annotated.training.rungs import ADVICE, finds
 
     end = f"at the end, {outcome.standing}"
-    if outcome.standing.passed < 2:
+    if outcome.standing.passed < 2 and not finds(outcome.best):
         return f"{end}\nThis is no detector yet. Try: {ADVICE}"
     return (
         f"{end}\nsee what it gets wrong: ssd-annotated evaluate {model} DATA --gallery worst.png\n"
@@ -330,8 +330,8 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     default="paper",
     show_default=True,
     help="Defaults of all options below. Quick trains a network with batch normalisation in "
-    "minutes: 1000 steps of AdamW, one cycle up to 4e-3. Small is for small objects: 2000 steps of "
-    "16 images up to 2e-3, fitted priors, gentle augmentation.",
+    "minutes: 1000 steps of AdamW, one cycle up to 4e-3. Small is for small objects: the same with "
+    "2000 steps of 16 images, fitted priors and gentle augmentation.",
 )
 def train(
     data: Sets,

@@ -4,20 +4,18 @@ Nothing is trained, and no image is decoded: boxes alone say what no prior can l
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
 
-from ssd_annotated.boxes import xyxy_to_cxcywh
 from ssd_annotated.data.augment import AUGMENTATIONS, Augmentation, sample, without_crowds
 from ssd_annotated.data.folder import AnnotatedFolder
-from ssd_annotated.data.survey import uncovered_objects
 from ssd_annotated.data.warp import move
 from ssd_annotated.priors import PriorSpec, make_priors, rescale_priors
+from ssd_annotated.support.candidates import find_candidates
 from ssd_annotated.support.tables import text_table
 
 MOST = 200  # images to look at, spread over the data set
@@ -48,10 +46,12 @@ def seen_targets(
 
 def forecast(targets: Sequence[dict[str, object]], spec: PriorSpec, image_size: int) -> Forecast:
     """Measure the objects, and see how many have an IoU below ½ with every prior."""
-    boxes = torch.cat([target["boxes"] for target in targets])
+    boxes = torch.cat([target["boxes"].cpu() for target in targets])
     sizes = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt() * image_size
-    missed = uncovered_objects(list(targets), make_priors(spec)).double()
-    return Forecast(sizes, float(missed.mean()) if len(missed) else 0.0)
+    with torch.device("cpu"):
+        priors = make_priors(spec)
+    best = find_candidates(priors, [boxes], 0.5).best()[0] if len(boxes) else np.ones(1)
+    return Forecast(sizes, float((best < 0.5).mean()))
 
 
 def fit_priors(spec: PriorSpec, targets: Sequence[dict[str, object]]) -> tuple[float, float]:
@@ -69,27 +69,7 @@ def fit_priors(spec: PriorSpec, targets: Sequence[dict[str, object]]) -> tuple[f
         for smallest in np.geomspace(low, 1.2 * middle, 8).tolist()
         for largest in np.geomspace(1.2 * middle, min(2 * high, 1), 6).tolist()
     ]
-    boxes = torch.cat([target["boxes"] for target in targets])
-    return min(pairs, key=lambda pair: (best_ious(rescale_priors(spec, *pair), boxes) < 0.5).mean())
-
-
-def best_ious(spec: PriorSpec, boxes: Float[Tensor, "N 4"]) -> Float64[np.ndarray, "N"]:
-    """IoU of each box with its best prior, wherever that is cut off.
-
-    Of the priors of one shape the nearest is the best: so it takes one for each shape, not P.
-    """
-    steps = spec.steps if spec.centres == "steps" else [1 / side for side in spec.feature_maps]
-    best = np.zeros(len(boxes))
-    centre, size = np.split(xyxy_to_cxcywh(boxes).double().numpy(), 2, axis=1)
-    shapes = make_priors(replace(spec, feature_maps=(1,) * len(spec.feature_maps), clip="none"))
-    of_maps = shapes[:, 2:].double().split(list(spec.boxes_per_cell))
-    for side, step, of_map in zip(spec.feature_maps, steps, of_maps):
-        nearest = (np.clip(np.floor(centre / step), 0, side - 1) + 0.5) * step
-        for shape in of_map.numpy():
-            reach = (size + shape) / 2 - np.abs(centre - nearest)
-            shared = np.minimum(np.minimum(size, shape), reach).clip(0).prod(axis=1)
-            best = np.maximum(best, shared / (size.prod(axis=1) + shape.prod() - shared))
-    return best
+    return min(pairs, key=lambda pair: forecast(targets, rescale_priors(spec, *pair), 1).uncovered)
 
 
 def outlook(dataset: AnnotatedFolder, image_size: int, specs: Mapping[int, PriorSpec]) -> str:

@@ -284,7 +284,7 @@ class _Report:
         if self._unread is not None:
             self._log.write(self._unread)
             _show(self._bar, self._unread, best)
-            _say(self._bar, self._ladder.add(self._unread))
+            _say(self._bar, self._ladder.add(self._unread, best))
         self._unread = None
 
 

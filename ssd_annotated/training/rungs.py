@@ -18,6 +18,7 @@ from ssd_annotated.training.train import Trainer
 
 MARGIN = 0.05  # how far below a rung the loss must be to have passed it
 WINDOW = 100  # steps to average over
+FOUND = 0.1  # an mAP that nobody reaches without looking
 PATIENCE = 400  # steps after which a network should have begun to look
 
 ADVICE = (
@@ -49,7 +50,7 @@ class Standing(NamedTuple):
         rung = self.rungs[(0, 1, 1, 2)[self.passed]]
         words = (
             f"the network knows nothing yet (that costs {rung:.2f})",
-            f"the network answers without looking (knowing the proportions costs {rung:.2f})",
+            f"no better than answering without looking (knowing the proportions costs {rung:.2f})",
             f"the network looks (below {rung:.2f}, which is knowing the proportions)",
             f"the network tells classes apart (below {rung:.2f}, which is seeing only where)",
         )
@@ -59,7 +60,7 @@ class Standing(NamedTuple):
     def expectation(self) -> str:
         """What to expect of the mAP from here on."""
         if self.passed < 2:
-            return "expect nothing before the network looks"
+            return f"expect more once the confidence loss is below {self.rungs.proportions:.2f}"
         if self.passed == 2:
             where = self.rungs.where
             return f"expect more as the confidence loss falls, below {where:.2f} above all"
@@ -78,6 +79,11 @@ def find_rungs(positives: Int64[Tensor, "C"], ratio: float = 3.0) -> Rungs:
     return Rungs((1 + ratio) * math.log(len(positives)), naming + finding, naming)
 
 
+def finds(best: float | None) -> bool:
+    """Whether an mAP says that a network finds something, whatever its loss."""
+    return best is not None and best >= FOUND
+
+
 class Ladder:
     """Follows the confidence loss of a training down the rungs.
 
@@ -94,15 +100,19 @@ class Ladder:
         self._passed, self._warned = -1, False
         self._patience = max(PATIENCE, trainer.settings.steps // 50)
 
-    def add(self, record: Mapping[str, int | float]) -> str | None:
-        """Take a step's record; return what is worth saying now, if anything."""
+    def add(self, record: Mapping[str, int | float], best: float | None) -> str | None:
+        """Take a step's record and the best mAP so far; return what is worth saying, if anything.
+
+        Mining looks for the worst negatives, so a network that has begun to look can still pay as
+        much as one that does not: where an mAP is known, it decides.
+        """
         loss = self._trainer.loss
         self._losses.append(record["confidence"])
         done = record["step"] + 1
         if (loss.confidence, loss.normalize) != ("cross_entropy", "positives") or done % WINDOW:
             return None
         self._stand()
-        if self._stays(done):
+        if self._stays(done) and not finds(best):
             self._warned = True
             return f"warning: after {done} steps, {self.standing}. Try: {ADVICE}"
         if self.standing.passed <= self._passed:

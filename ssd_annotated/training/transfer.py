@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import torch
+
 from ssd_annotated.model import SSD, build
 
 
@@ -13,7 +15,8 @@ def start_from(old: SSD, class_names: tuple[str, ...]) -> SSD:
     """
     before, names = old.spec.num_classes, old.recipe.class_names
     spec = replace(old.spec, num_classes=len(class_names))
-    model = build(spec, replace(old.recipe, class_names=class_names))
+    with torch.device(old.priors.device):
+        model = build(spec, replace(old.recipe, class_names=class_names))
     kept = [(new, names.index(name)) for new, name in enumerate(class_names) if name in names]
     weights = model.state_dict()
     for name, value in old.state_dict().items():
