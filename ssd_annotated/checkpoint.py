@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ssd_annotated.model import SSD, ModelSpec, Recipe, build, check_architecture
 from ssd_annotated.priors import PriorSpec
-from ssd_annotated.support.files import whole
+from ssd_annotated.support.checks import check_within
+from ssd_annotated.support.files import check_archive, whole
 
 
 def save_model(model: SSD, path: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -83,7 +84,7 @@ def load_model(path: str | Path) -> SSD:
         raise ValueError(f"{path} holds no model: expected spec, recipe and state_dict")
     try:
         return _rebuild(*(content[name] for name in ("spec", "recipe", "state_dict")))
-    except (TypeError, KeyError, ValueError, RuntimeError) as error:
+    except (TypeError, KeyError, ValueError, RuntimeError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
@@ -91,6 +92,7 @@ def read_plain(path: str | Path) -> object:
     """What `write_whole` wrote, on the CPU; a ValueError if the file is damaged."""
     with open(path, "rb") as file:
         try:
+            check_archive(file)  # torch takes a flipped bit for a weight
             return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # zip, pickle and end-of-file errors share no base class
             raise ValueError(f"{path} is damaged, or was not written by save_model") from error
@@ -99,6 +101,12 @@ def read_plain(path: str | Path) -> object:
 def _rebuild(spec: dict, recipe: dict, state_dict: dict[str, Tensor]) -> SSD:
     """The model that these plain data describe."""
     spec = ModelSpec(**{**spec, "priors": PriorSpec(**spec["priors"])})
+    check_within("the number of priors", sum(spec.priors.counts), 1, 10**7)
+    with torch.device("meta"):  # takes no memory, whatever a file asks for
+        weights = sum(weight.numel() for weight in build(spec, Recipe(**recipe)).parameters())
+    check_within(
+        "the number of weights", weights, 0, 2 * sum(map(torch.numel, state_dict.values()))
+    )
     with torch.device("cpu"):  # even if another device is the default
         model = build(spec, Recipe(**recipe))
     model.load_state_dict(state_dict)

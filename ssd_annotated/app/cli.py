@@ -71,8 +71,9 @@ class Commands(click.Group):
         except BrokenPipeError:  # `ssd-annotated check ... | head` closed the pipe
             raise
         except (ValueError, OSError, FloatingPointError, ImportError, RuntimeError) as error:
-            # Full memory is the only RuntimeError that a user can do something about.
-            bug = isinstance(error, RuntimeError) and "out of memory" not in str(error)
+            # The RuntimeErrors that a user can do something about: full memory, a killed worker.
+            known = any(part in str(error) for part in ("out of memory", "DataLoader worker"))
+            bug = isinstance(error, RuntimeError) and not known
             if bug or ctx.params["traceback"]:
                 raise
             raise Failure(_message(error)) from error
@@ -307,7 +308,8 @@ def train(
 ) -> None:
     """Train a detector on DATA (without SET: its set "train"; for --val, the set "val").
 
-    OUT receives last.pt, best.pt (the best mAP on --val) and metrics.jsonl. SIGTERM (exit status 0)
+    OUT receives last.pt, previous.pt (a checkpoint earlier), best.pt (the best mAP on --val) and
+    metrics.jsonl. SIGTERM (exit status 0)
     and Ctrl-C (130) save the run and stop it; the same command with --resume continues it. For
     several GPUs: torchrun --nproc-per-node=N -m ssd_annotated train ...
 
@@ -321,7 +323,7 @@ def train(
 
     from ssd_annotated.data.augment import AUGMENTATIONS, Augmented
     from ssd_annotated.training.distributed import launched, rank
-    from ssd_annotated.training.run import LAST, run
+    from ssd_annotated.training.run import LAST, PREVIOUS, run
 
     keep_freed_memory()
     chosen = choose_settings(settings, {name: others.pop(name) for name in SETTINGS})
@@ -335,7 +337,8 @@ def train(
         if rank() == 0:
             report_problems(dataset, validation)
         torch.manual_seed(chosen.seed)
-        resumed = others["resume"] and Path(out, LAST).exists()
+        there = any(Path(out, name).exists() for name in (LAST, PREVIOUS))
+        resumed = others["resume"] and there
         network = new_model(dataset.class_names, fresh=not resumed, **new).to(place)
         side = network.recipe.image_size
         seen = Augmented(dataset, AUGMENTATIONS[augmentation], side, chosen.seed)
