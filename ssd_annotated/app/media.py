@@ -3,9 +3,7 @@
 An unreadable file raises an error that names it or, if asked for, is left out and listed.
 """
 
-import math
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -14,14 +12,11 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
-from ssd_annotated.data.annotation import Problem
+from ssd_annotated.data.annotation import DataError, Problem, read_header
 from ssd_annotated.data.pairs import SUFFIXES
 from ssd_annotated.support.checks import check_choice
 
-#: Of an image: a file of a few kilobytes may promise gigabytes. In memory these take 0.9 GB.
-MOST_PIXELS = 150_000_000
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 
 
@@ -108,34 +103,23 @@ def read_image(file: str | Path) -> UInt8[np.ndarray, "H W 3"]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file ends early, is not an image, is too large (see `MOST_PIXELS`) or cannot be read;
+        If the file ends early, is not an image, is too large (see `read_header`) or cannot be read;
         the message names it.
     """
     try:
-        check_pixels(Path(file))
         # From a file, not from bytes, OpenCV reads a truncated JPEG and fills the rest with grey.
         data = np.frombuffer(Path(file).read_bytes(), dtype=np.uint8)
+        read_header(Path(file))
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     except FileNotFoundError:
         raise FileNotFoundError(f"{file}: no such file") from None
+    except DataError as error:
+        raise ValueError(f"{file}: {error}") from error
     except (OSError, cv2.error) as error:
         raise ValueError(f"{file}: corrupt image: {error}") from error
     if image is None:
         raise ValueError(f"{file}: corrupt image: OpenCV cannot decode it")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def check_pixels(file: Path) -> None:
-    """Refuse an image whose header promises more than `MOST_PIXELS`; OpenCV judges all else."""
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(file) as header:
-            count = math.prod(header.size)
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{file}: too large: {error}") from error
-    except (ValueError, OSError):  # not an image for Pillow
-        return
-    if count > MOST_PIXELS:
-        raise ValueError(f"{file}: too large: {count} pixels, more than {MOST_PIXELS}")
 
 
 # --- Videos ---------------------------------------------------------------------------------------
