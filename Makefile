@@ -30,7 +30,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test test-gpu bench bench-gpu book sync execute lab weights docker docker-test clean
+.PHONY: help setup lock lint format test test-gpu fuzz test-faults test-long bench bench-gpu book sync execute lab weights docker docker-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,15 @@ test: setup  ## pytest on the package, then nbval on every notebook, strict
 test-gpu: setup  ## nbval on every notebook with the machine's GPU; fails without one
 	$(BIN)/python -c 'import torch; assert torch.cuda.is_available(), "torch finds no GPU here"'
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 $(wildcard book/*.ipynb)
+
+fuzz: setup  ## damaged and hostile files for every reader, a minute for each; prints figures
+	$(BIN)/python tests/long/fuzz.py --seconds 60
+
+test-faults: setup  ## kill a training a hundred times, fill its disk, and resume it to the same bits
+	$(BIN)/pytest -s tests/long/test_kills.py
+
+test-long: setup  ## everything that takes minutes: 5,000 pictures and the faults (make fuzz apart)
+	$(BIN)/pytest -s tests/long
 
 bench: setup  ## every time beside its competitors, into benchmarks/results.json (10 minutes)
 	$(BIN)/python benchmarks/bench.py --json benchmarks/results.json --note "$(NOTE)"

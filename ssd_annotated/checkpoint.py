@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssd_annotated.model import SSD, ModelSpec, Recipe, build, check_architecture
 from ssd_annotated.priors import PriorSpec
+from ssd_annotated.support.checks import check_within
 from ssd_annotated.support.storage import plain, read_plain, write_whole
 
 _PARTS = ("spec", "recipe", "state_dict")
@@ -67,7 +68,7 @@ def model_of(content: object, name: str) -> SSD:
         raise ValueError(f"{name} holds no model: expected spec, recipe and state_dict")
     try:
         return _rebuild(*(content[part] for part in _PARTS))
-    except (TypeError, KeyError, ValueError, RuntimeError) as error:
+    except (TypeError, KeyError, ValueError, RuntimeError, AttributeError) as error:
         raise ValueError(f"{name}: {error}") from error
 
 
@@ -79,6 +80,12 @@ def is_ours(content: object) -> bool:
 def _rebuild(spec: dict, recipe: dict, state_dict: dict[str, Tensor]) -> SSD:
     """The model that these plain data describe."""
     spec = ModelSpec(**{**spec, "priors": PriorSpec(**spec["priors"])})
+    check_within("the number of priors", sum(spec.priors.counts), 1, 10**7)
+    with torch.device("meta"):  # takes no memory, whatever a file asks for
+        weights = sum(weight.numel() for weight in build(spec, Recipe(**recipe)).parameters())
+    check_within(
+        "the number of weights", weights, 0, 2 * sum(map(torch.numel, state_dict.values()))
+    )
     with torch.device("cpu"):  # even if another device is the default
         model = build(spec, Recipe(**recipe))
     model.load_state_dict(state_dict)

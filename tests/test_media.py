@@ -137,7 +137,7 @@ def damage(folder):
 
 def test_the_first_bad_image_is_an_error_that_names_it(tmp_path):
     damage(tmp_path)
-    with refuses(r"b\.jpg: corrupt image: OpenCV cannot decode it"):
+    with refuses(r"b\.jpg: corrupt image: b\.jpg: cannot identify image file"):
         list(Images(tmp_path))
 
 
@@ -154,9 +154,8 @@ def test_bad_images_are_left_out_and_listed(tmp_path):
     for _ in range(2):  # not added up
         assert [file.name for file, _ in images] == ["a.png", "e.png"]
         assert [problem.file.name for problem in images.problems] == ["b.jpg", "c.png", "d.jpg"]
-    assert (
-        str(images.problems[0]) == f"{tmp_path / 'b.jpg'}: corrupt image: OpenCV cannot decode it"
-    )
+    start = f"{tmp_path / 'b.jpg'}: corrupt image: b.jpg: cannot identify image file"
+    assert str(images.problems[0]).startswith(start)
 
 
 def test_sources_that_are_none(tmp_path):

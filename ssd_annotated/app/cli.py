@@ -77,8 +77,9 @@ class Commands(click.Group):
         except BrokenPipeError:  # `ssd-annotated check ... | head` closed the pipe
             raise
         except (ValueError, OSError, FloatingPointError, ImportError, RuntimeError) as error:
-            # Full memory is the only RuntimeError that a user can do something about.
-            bug = isinstance(error, RuntimeError) and "out of memory" not in str(error)
+            # The RuntimeErrors that a user can do something about: full memory, a killed worker.
+            known = any(part in str(error) for part in ("out of memory", "DataLoader worker"))
+            bug = isinstance(error, RuntimeError) and not known
             if bug or ctx.params["traceback"]:
                 raise
             raise Failure(_message(error)) from error
@@ -346,7 +347,8 @@ def train(
 ) -> None:
     """Train a detector on DATA (without SET: its set "train"; for --val, the set "val").
 
-    OUT receives last.pt, best.pt (the best mAP on --val) and metrics.jsonl. SIGTERM (exit status 0)
+    OUT receives last.pt, previous.pt (a checkpoint earlier), best.pt (the best mAP on --val) and
+    metrics.jsonl. SIGTERM (exit status 0)
     and Ctrl-C (130) save the run and stop it; the same command with --resume continues it. For
     several GPUs: torchrun --nproc-per-node=N -m ssd_annotated train ...
 
@@ -360,7 +362,7 @@ def train(
 
     from ssd_annotated.data.augment import Augmented
     from ssd_annotated.training.distributed import launched, rank
-    from ssd_annotated.training.run import LAST, run
+    from ssd_annotated.training.run import LAST, PREVIOUS, run
 
     keep_freed_memory()
     chosen = choose_settings(
@@ -377,7 +379,8 @@ def train(
         if fit:
             new |= fitted_sizes(dataset, drawn, say=rank() == 0, **new)
         torch.manual_seed(chosen.seed)
-        resumed = others["resume"] and Path(out, LAST).exists()
+        there = any(Path(out, name).exists() for name in (LAST, PREVIOUS))
+        resumed = others["resume"] and there
         network = new_model(dataset.class_names, fresh=not resumed, **new).to(place)
         seen = Augmented(dataset, drawn, network.recipe.image_size, chosen.seed)
         outcome = run(network, seen, out, chosen, validation=validation, **others)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssd_annotated.support.files import whole
+from ssd_annotated.support.files import check_archive, whole
 
 
 def write_whole(content: dict[str, object], path: str | Path) -> None:
@@ -33,6 +33,7 @@ def read_plain(path: str | Path) -> object:
     """What `write_whole` wrote, on the CPU; a ValueError for a damaged file, or one with code."""
     with open(path, "rb") as file:
         try:
+            check_archive(file)  # torch takes a flipped bit for a weight
             return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # zip, pickle and end-of-file errors share no base class
             raise ValueError(

@@ -1,16 +1,18 @@
 """A run: training that lives in a folder and can resume after it was stopped or killed.
 
-The folder holds ``last.pt`` (the model, and all that is needed to continue), ``best.pt`` (the model
-that did best on the validation set), ``metrics.jsonl`` (one record a line) and, if the loss was not
-finite, ``failure-step-N.pt`` (the batch). Every ``.pt`` is complete at any moment, and plain data.
+The folder holds ``last.pt`` (the model, and all that is needed to continue), ``previous.pt`` (the
+same, one checkpoint before), ``best.pt`` (the model that did best on the validation set),
+``metrics.jsonl`` (one record a line) and, if the loss was not finite, ``failure-step-N.pt`` (the
+batch). Every ``.pt`` is complete at any moment, and plain data.
 """
 
 import math
+import os
 import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +41,8 @@ from ssd_annotated.training.signals import stop_signals
 from ssd_annotated.training.train import NonFiniteLossError, Record, Trainer, summary
 from ssd_annotated.training.validation import validate
 
-LAST, BEST = "last.pt", "best.pt"
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+NEXT = "next.pt"  # for a moment
 #: Settings that change only the speed of a run: they may differ when it continues.
 _FREE_SETTINGS = ("workers", "compile")
 
@@ -87,8 +90,9 @@ def run(
         Steps between two writes of ``last.pt``. It is also written at the end, and on SIGTERM or
         Ctrl-C, which stop the run after the current step.
     resume
-        Continue from ``last.pt``, if there is one. On the same processor, with the same number of
-        threads, the result equals that of an uninterrupted run bit for bit.
+        Continue from ``last.pt``, if there is one, or, with a warning, from ``previous.pt`` if
+        ``last.pt`` is damaged. On the same processor, with the same number of threads, the result
+        equals that of an uninterrupted run bit for bit.
     tensorboard
         Also write the records for TensorBoard (needs the extra ``tensorboard``).
     progress
@@ -98,9 +102,10 @@ def run(
     Raises
     ------
     FileExistsError
-        If the folder holds a run, and `resume` is false.
+        If the folder holds a run, and `resume` is false, or another process is running there.
     ValueError
-        If it holds a run of another model, with other settings, or on other data.
+        If it holds a run of another model, with other settings, or on other data, or its
+        checkpoints are damaged.
     NonFiniteLossError
         If the loss is not finite; the message names the file with the batch that caused it.
     """
@@ -151,7 +156,8 @@ def _often(settings: Settings) -> int:
 
 def _begin(folder: Path, trainer: Trainer, resume: bool) -> float | None:
     """Make the folder, or continue the run that is in it; return its best mAP so far."""
-    best = _take_up(folder, trainer, resume) if (folder / LAST).exists() else None
+    there = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
+    best = _take_up(there, trainer, resume) if there else None
     folder.mkdir(parents=True, exist_ok=True)
     steps = distributed.gather([trainer.next_step], distributed.world_size())
     if len(set(steps)) > 1:
@@ -161,19 +167,33 @@ def _begin(folder: Path, trainer: Trainer, resume: bool) -> float | None:
     return best
 
 
-def _take_up(folder: Path, trainer: Trainer, resume: bool) -> float | None:
-    """Continue the run that is in the folder; return its best mAP so far."""
+def _take_up(there: list[Path], trainer: Trainer, resume: bool) -> float | None:
+    """Continue from the newest checkpoint that is whole; return the run's best mAP so far."""
     if not resume:
-        raise FileExistsError(f"{folder} holds a run: resume it, or choose another folder")
-    content = read_plain(folder / LAST)
+        raise FileExistsError(f"{there[0].parent} holds a run: resume it, or choose another folder")
+    file, content = _read_whole(there)
     now = {**describe(trainer.model), **_describe_run(trainer)}
     if not isinstance(content, dict) or not set(now) < set(content):
-        raise ValueError(f"{folder / LAST} holds only a model, and no run to continue")
-    for part in ("spec", "recipe", "settings", "data"):
-        _check_same(folder / LAST, part, content[part], now[part])
-    uncompiled(trainer.model).load_state_dict(content["state_dict"])
-    trainer.restore(content["trainer"])
-    return content["best"]
+        raise ValueError(f"{file} holds only a model, and no run to continue")
+    try:
+        for part in ("spec", "recipe", "settings", "data"):
+            _check_same(file, part, content[part], now[part])
+        uncompiled(trainer.model).load_state_dict(content["state_dict"])
+        trainer.restore(content["trainer"])
+        return content["best"]
+    except (TypeError, KeyError, AttributeError, IndexError, RuntimeError) as error:
+        raise ValueError(f"{file} is no checkpoint of this run: {error!r}") from error
+
+
+def _read_whole(there: list[Path]) -> tuple[Path, object]:
+    """The first of these checkpoints that is not damaged, and what it holds."""
+    *others, last = there
+    for file in others:
+        try:
+            return file, read_plain(file)
+        except ValueError as error:
+            warnings.warn(f"{error}: the run continues from {last}", stacklevel=5)
+    return last, read_plain(last)
 
 
 def _describe_run(trainer: Trainer) -> dict[str, dict[str, object]]:
@@ -199,7 +219,10 @@ def _check_same(file: Path, part: str, before: dict, now: dict) -> None:
 def _save(trainer: Trainer, folder: Path, best: float | None) -> None:
     if distributed.rank() == 0:
         content = {**describe(trainer.model), **_describe_run(trainer)}
-        write_whole({**content, "trainer": trainer.state(), "best": best}, folder / LAST)
+        write_whole({**content, "trainer": trainer.state(), "best": best}, folder / NEXT)
+        with suppress(FileNotFoundError):
+            os.replace(folder / LAST, folder / PREVIOUS)
+        os.replace(folder / NEXT, folder / LAST)
 
 
 @contextmanager
