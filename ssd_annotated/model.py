@@ -17,13 +17,7 @@ from torch import Tensor, nn
 
 from ssd_annotated.coding import VARIANCES
 from ssd_annotated.priors import PRESETS, PriorSpec, make_priors, tiny_priors
-from ssd_annotated.support.checks import (
-    check_at_least,
-    check_choice,
-    check_length,
-    check_limits,
-    check_positive,
-)
+from ssd_annotated.support.checks import check_at_least, check_choice, check_limits, check_numbers
 from ssd_annotated.vgg import VGGTrunk, load_imagenet, xavier_init
 
 
@@ -73,10 +67,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_at_least("image_size in pixels", self.image_size, 1)
-        for name, length in {"mean": 3, "std": 3, "variances": 2}.items():
-            check_length(name, getattr(self, name), length)
-        check_positive("std", *self.std)
-        check_positive("variances", *self.variances)
+        check_numbers("mean", self.mean, 3, above=-torch.inf)
+        check_numbers("std", self.std, 3)
+        check_numbers("variances", self.variances, 2)
         limits = (self.score_threshold, self.nms_threshold, self.top_k, self.max_detections)
         check_limits(*limits)
 
@@ -277,8 +270,7 @@ def ssd300_vgg16(
     Raises
     ------
     ValueError
-        If the priors are for other maps, the class names do not fit, or nothing is left of the last
-        map.
+        If the priors or the class names do not fit, or nothing is left of the last map.
     OSError
         If the weights cannot be downloaded; the message says what to do instead.
 
@@ -298,17 +290,14 @@ def ssd512_vgg16(
 ) -> SSD:
     """Build the paper's SSD512: as `ssd300_vgg16`, with one more extra block and P = 24,564.
 
-    The seven maps have 64, 32, 16, 8, 4, 2 and 1 cells a side. Parameters and errors are those of
-    `ssd300_vgg16`.
+    The seven maps have 64, 32, 16, 8, 4, 2 and 1 cells a side. For parameters see `ssd300_vgg16`.
     """
     return _vgg_ssd("ssd512_vgg16", num_classes, weights, class_names, priors, image_size, 512)
 
 
 #: (channels squeezed to, channels out, kernel, stride, padding) of each extra block.
 _VGG_EXTRAS = {
-    "ssd300_vgg16": (
-        *((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0)),
-    ),
+    "ssd300_vgg16": ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), *[(128, 256, 3, 1, 0)] * 2),
     "ssd512_vgg16": ((256, 512, 3, 2, 1), *[(128, 256, 3, 2, 1)] * 3, (128, 256, 4, 1, 1)),
 }
 
