@@ -348,9 +348,9 @@ def train(
     """Train a detector on DATA (without SET: its set "train"; for --val, the set "val").
 
     OUT receives last.pt, previous.pt (a checkpoint earlier), best.pt (the best mAP on --val) and
-    metrics.jsonl. SIGTERM (exit status 0)
-    and Ctrl-C (130) save the run and stop it; the same command with --resume continues it. For
-    several GPUs: torchrun --nproc-per-node=N -m ssd_annotated train ...
+    metrics.jsonl. SIGTERM (exit status 0) and Ctrl-C (130) save the run and stop it; the same
+    command with --resume continues it. For several GPUs: torchrun --nproc-per-node=N -m
+    ssd_annotated train ...
 
     \b
       ssd-annotated train VOC2007:trainval VOC2012:trainval --val VOC2007:test --out run
@@ -379,8 +379,7 @@ def train(
         if fit:
             new |= fitted_sizes(dataset, drawn, say=rank() == 0, **new)
         torch.manual_seed(chosen.seed)
-        there = any(Path(out, name).exists() for name in (LAST, PREVIOUS))
-        resumed = others["resume"] and there
+        resumed = others["resume"] and any(Path(out, f).exists() for f in (LAST, PREVIOUS))
         network = new_model(dataset.class_names, fresh=not resumed, **new).to(place)
         seen = Augmented(dataset, drawn, network.recipe.image_size, chosen.seed)
         outcome = run(network, seen, out, chosen, validation=validation, **others)
