@@ -1,7 +1,7 @@
 """The built pages in a real browser: served from a sub-path, as most sites are, to Chromium.
 
-``make test-pages`` runs these tests and ``make test`` does not: they need the built book, Playwright
-and a Chromium. Without one of the latter two they are skipped; with ``PAGES_REQUIRED=1`` they fail.
+``make test-pages`` runs these tests and ``make test`` does not. They need the built book, and most
+need Playwright and a Chromium: without these they are skipped; with ``PAGES_REQUIRED=1`` they fail.
 """
 
 import os
