@@ -30,7 +30,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test test-pages test-gpu bench bench-gpu book sync execute lab weights docker docker-test clean
+.PHONY: help setup lock lint format test test-pages test-gpu bench bench-gpu book pdf sync execute lab weights docker docker-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ book: setup  ## the book, at _build/html/index.html; a warning or a missing page
 	$(BIN)/python tools/pages.py
 	$(BIN)/python tools/cards.py
 	$(BIN)/jupyter-book build . --all --builder html --path-output . -n -W --keep-going
+
+pdf: setup  ## the built book as one PDF, _build/annotated-ssd.pdf (with the system's Chromium)
+	$(BIN)/python tools/pdf.py
 
 sync: setup  ## book/text/*.md -> book/*.ipynb; outputs stay where a cell did not change
 	$(BIN)/python tools/notebooks.py sync $(CHAPTER)

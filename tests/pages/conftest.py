@@ -6,7 +6,6 @@ need Playwright and a Chromium: without these they are skipped; with ``PAGES_REQ
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -15,14 +14,13 @@ from threading import Thread
 from typing import NamedTuple
 
 import pytest
+from browser import ARGUMENTS, find_chromium
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILT = ROOT / "_build" / "html"
 PREFIX = "/annotated-ssd/"
 #: What the pages are made of; the tools that make them are left out.
 SOURCES = ("book/*.md", "book/*.ipynb", "book/_static/**/*", "_config.yml", "_toc.yml")
-#: Where Debian, Ubuntu, a Mac and other systems keep it.
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 #: Of axe's grades; it also knows "moderate" and "minor".
 GRAVE = {"serious", "critical"}
 
@@ -115,13 +113,11 @@ def browser():
         from playwright.sync_api import sync_playwright
     except ImportError:
         unavailable("Playwright is not installed: pip install -e '.[pages]'")
-    named = os.environ.get("CHROMIUM")
-    program = named or next(filter(None, map(shutil.which, BROWSERS)), None)
+    program = find_chromium()
     if program is None:
         unavailable("there is no Chromium: install one, or set CHROMIUM to its path")
     with sync_playwright() as playwright:
-        # Containers often run as root, where Chromium starts without its sandbox only.
-        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         yield chromium
         chromium.close()
 
@@ -133,7 +129,9 @@ def axe() -> Callable[..., str]:
         from axe_playwright_python.sync_playwright import Axe
     except ImportError:
         unavailable("axe is not installed: pip install -e '.[pages]'")
-    return lambda page: told(Axe().run(page).response["violations"])
+    # Otherwise axe fetches what stylesheets import, and looks for it beside the page.
+    options = {"resultTypes": ["violations"], "preload": False}
+    return lambda page: told(Axe().run(page, options=options).response["violations"])
 
 
 def told(findings: list[dict]) -> str:
