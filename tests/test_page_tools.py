@@ -79,6 +79,19 @@ def test_picture_with_a_size_keeps_it(folder):
     assert slim_pages.slim(html, folder, searches=False) == html
 
 
+def test_slim_page_stays_as_it_is(folder):
+    html = '<img alt="x" src="../_images/x.png" />' * 5 + '<script src="../_static/a.js"></script>'
+    once = slim_pages.slim(html, folder, searches=False)
+    assert slim_pages.slim(once, folder, searches=False) == once
+
+
+def test_stylesheet_keeps_the_icons_that_are_used():
+    used = '.fa-sun:before{content:"\\f185"}.fa-bars:before,.fa-navicon:before{content:"\\f0c9"}'
+    style = f'a{{b:c}}.fa-cat:before{{content:"\\f6be"}}{used}.fa-solid{{d:e}}'
+    kept = slim_pages.without_icons(style, slim_pages.icons('<i class="fa-sun fa-navicon"></i>'))
+    assert kept == f"a{{b:c}}{used}.fa-solid{{d:e}}"
+
+
 # --- The head ---------------------------------------------------------------------------------
 
 

@@ -29,6 +29,8 @@ WAITS = re.compile(
 PICTURE = re.compile(
     r'<img (?P<before>[^>]*?)src="(?P<to>[^":?]*_(?:images|static)/[^"?]+)"(?P<after>[^>]*)>'
 )
+#: The theme's stylesheet knows 1,900 icons; the pages use a dozen.
+ICON = re.compile(r'(?:\.fa-[\w-]+:before,?)+\{content:"[^"]*"\}')
 FIRST = 3  # pictures of a page that may be in view at once, two of them its logo
 
 
@@ -42,6 +44,8 @@ def with_lazy_pictures(html: str, folder: Path) -> str:
         file = folder / tag["to"]
         wait = ' loading="lazy"' if count > FIRST else ""
         size = ""
+        if "loading=" in tag[0]:
+            return tag[0]
         if not re.search(r"\s(?:width=|style=)", tag[0]) and file.suffix != ".svg":
             with Image.open(file) as picture:
                 size = f' width="{picture.width}" height="{picture.height}"'
@@ -59,14 +63,31 @@ def slim(html: str, folder: Path, searches: bool) -> str:
     return with_lazy_pictures(html, folder)
 
 
+def without_icons(style: str, used: set[str]) -> str:
+    """The theme's stylesheet without the icons that are not ``used``."""
+    return ICON.sub(lambda rule: rule[0] if used & icons(rule[0]) else "", style)
+
+
+def icons(text: str) -> set[str]:
+    """The names of all icons in a text."""
+    return set(re.findall(r"\bfa-[\w-]+", text))
+
+
 def slim_all(app, error: Exception | None) -> None:
-    """Edit every page that was built."""
-    if error is None:
-        for page in Path(app.outdir).rglob("*.html"):
-            if "_static" not in page.parts:
-                html = page.read_text(encoding="utf-8")
-                slimmed = slim(html, page.parent, searches=page.name == "search.html")
-                page.write_text(slimmed, encoding="utf-8")
+    """Edit every page that was built, and the theme's stylesheet."""
+    if error is not None:
+        return
+    out, used = Path(app.outdir), set()
+    for page in out.rglob("*.html"):
+        if "_static" not in page.parts:
+            html = page.read_text(encoding="utf-8")
+            slimmed = slim(html, page.parent, searches=page.name == "search.html")
+            page.write_text(slimmed, encoding="utf-8")
+            used |= icons(slimmed)
+    for script in out.glob("_static/scripts/*-theme.js"):
+        used |= icons(script.read_text(encoding="utf-8"))
+    style = out / "_static" / "styles" / "pydata-sphinx-theme.css"
+    style.write_text(without_icons(style.read_text(encoding="utf-8"), used), encoding="utf-8")
 
 
 def setup(app) -> dict:

@@ -3,7 +3,7 @@
 PHONE = 390  # pixels: the width of common phones
 HEAVIEST = 3e6  # bytes that a chapter may load
 #: Loaded on demand by those who start the detector.
-ON_DEMAND = "_static/try/detector"
+ON_DEMAND = ("try/detector", "try/network", "try/data/weights")
 
 
 def settle(page) -> None:
@@ -65,7 +65,7 @@ def test_chapter_is_light_enough(page, site, chapter):
     sizes = {}
 
     def note(request) -> None:
-        if request.url.startswith(site.url) and ON_DEMAND not in request.url:
+        if request.url.startswith(site.url) and not any(part in request.url for part in ON_DEMAND):
             sizes[request.url] = request.sizes()["responseBodySize"]
 
     page.on("requestfinished", note)
@@ -74,10 +74,12 @@ def test_chapter_is_light_enough(page, site, chapter):
     assert 1e5 < sum(sizes.values()) < HEAVIEST, sorted(sizes.items(), key=lambda item: -item[1])
 
 
-def test_page_opens_as_a_file(page, site):
+def test_page_opens_as_a_file(page, site, problems):
     page.goto((site.folder / "book" / "05-matching.html").as_uri())
     settle(page)
     assert page.locator("mjx-container").count() > 0
+    # The search finds pages, but a browser lets no file read others for its excerpts.
+    problems.expected += ["Failed to fetch", "net::ERR_FAILED", "blocked by CORS policy"]
     page.goto((site.folder / "search.html").as_uri() + "?q=prior")
     page.wait_for_selector("#search-results li")
 
