@@ -30,7 +30,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test test-gpu fuzz test-faults test-long bench bench-gpu book sync execute lab weights docker docker-test clean
+.PHONY: help setup lock lint format test test-pages test-gpu fuzz test-faults test-long bench bench-gpu learning book pdf sync execute lab weights docker docker-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ test: setup  ## pytest on the package, then nbval on every notebook, strict
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 -n $(JOBS) \
 	  --dist loadfile --no-loadscope-reorder $(wildcard book/*.ipynb)
 
+test-pages: setup  ## the built pages in the system's Chromium; after `make book`
+	$(BIN)/pytest tests/pages -n $(JOBS) --dist worksteal
+
 test-gpu: setup  ## nbval on every notebook with the machine's GPU; fails without one
 	$(BIN)/python -c 'import torch; assert torch.cuda.is_available(), "torch finds no GPU here"'
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 $(wildcard book/*.ipynb)
@@ -86,7 +89,11 @@ bench-gpu: setup  ## SSD300 beside torchvision on the machine's GPU; fails witho
 book: setup  ## the book, at _build/html/index.html; a warning or a missing page is an error
 	$(BIN)/python tools/plan.py
 	$(BIN)/python tools/pages.py
+	$(BIN)/python tools/cards.py
 	$(BIN)/jupyter-book build . --all --builder html --path-output . -n -W --keep-going
+
+pdf: setup  ## the built book as one PDF, _build/annotated-ssd.pdf (with the system's Chromium)
+	$(BIN)/python tools/pdf.py
 
 sync: setup  ## book/text/*.md -> book/*.ipynb; outputs stay where a cell did not change
 	$(BIN)/python tools/notebooks.py sync $(CHAPTER)
