@@ -49,8 +49,7 @@ AnnotatedSSD.define("priors", async (element) => {
     make("p", { class: "try-title" }, "Draw a box, and see which priors learn it"),
     make("div", { class: "try-controls" }, "Put box A around:", ...around, second),
     make("div", { class: "try-controls" }, published, threshold, rule),
-    make("div", { class: "try-columns" }, on.element, make("div", {}, heading,
-      make("div", { class: "try-scroll" }, table), verdict)),
+    make("div", { class: "try-columns" }, on.element, make("div", {}, heading, table, verdict)),
     make("p", { class: "try-hint" }, "Blue: the priors that learn the box, dashed for B. " +
       "Thick: a prior that learns it by force, below the threshold. ", advice));
   const say = AnnotatedSSD.announcer(element);
