@@ -112,15 +112,16 @@ def random_threshold(rng, priors, boxes):
 # --- The arithmetic -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset", SSD300)
-def test_priors_are_the_package_s(page, site, preset):
-    figure(page, site, "priors")
-    priors = page.evaluate(
-        """async (name) => AnnotatedSSD.maths.makePriors(
-             (await AnnotatedSSD.dataset("presets"))[name])""",
-        preset,
-    )
-    assert priors == make_priors(PRESETS[preset], torch.float64).tolist()
+def test_priors_are_the_package_s(page, site):
+    found = figure(page, site, "priors")
+    assert found.get_by_label("Priors").locator("option").all_text_contents() == SSD300
+    for preset in SSD300:
+        priors = page.evaluate(
+            """async (name) => AnnotatedSSD.maths.makePriors(
+                 (await AnnotatedSSD.dataset("presets"))[name])""",
+            preset,
+        )
+        assert priors == make_priors(PRESETS[preset], torch.float64).tolist()
 
 
 @pytest.mark.parametrize("method", ["bipartite", "argmax"])
@@ -250,24 +251,24 @@ def test_two_boxes_quarrel(page, site):
         page.keyboard.press("ArrowLeft")
     _, counts = check_priors(found)
     assert counts == [0, 1]
-    assert "A loses" in found.inner_text()
+    assert "loses: nobody" in found.inner_text()
     choose(found, "First prior", "bipartite")
     assert check_priors(found)[1] == [1, 1]
     found.get_by_role("button", name="Remove box B").click()
     assert len(check_priors(found)[0]) == 1
 
 
-@pytest.mark.parametrize("preset", ["paper", "caffe-voc", "caffe-coco", "torchvision"])
-def test_presets_and_thresholds(page, site, preset):
+def test_presets_and_thresholds(page, site):
     found = figure(page, site, "priors")
-    choose(found, "Priors", preset)
-    counts = []
-    for threshold in (0.3, 0.5, 0.62, 0.9):
-        slide(found, "Threshold", threshold)
-        assert state(found, "preset", "threshold") == [preset, threshold]
-        counts.append(check_priors(found)[1][0])
-    assert all(a >= b for a, b in pairwise(counts))
-    assert counts[0] > counts[-1] == 1
+    for preset in ("caffe-voc", "torchvision", "sgrvinod", "tf2"):
+        choose(found, "Priors", preset)
+        counts = []
+        for threshold in (0.3, 0.5, 0.62, 0.9):
+            slide(found, "Threshold", threshold)
+            assert state(found, "preset", "threshold") == [preset, threshold]
+            counts.append(check_priors(found)[1][0])
+        assert all(a >= b for a, b in pairwise(counts))
+        assert counts[0] > counts[-1] == 1
 
 
 @pytest.mark.parametrize("context_options", [PHONE])
@@ -493,7 +494,8 @@ def test_figures_speak_when_the_hand_rests(page, site, name):
 
 
 @pytest.mark.parametrize("context_options", [{"java_script_enabled": False}])
-def test_without_scripts_nothing_empty_is_seen(page, site):
+def test_without_scripts_nothing_empty_is_seen(page, site, problems):
+    problems.expected.append("csp")  # the browser says so of each script that it does not run
     page.goto(f"{site.url}book/try.html")
     for place in page.locator(".try").all():
         assert not place.is_visible()

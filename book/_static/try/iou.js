@@ -27,7 +27,7 @@ AnnotatedSSD.define("iou", async (element) => {
     word(8, 2, "IoU", "start"), word(WIDTH / 2, HEIGHT + 38, "shift in this direction, pixels"),
     ticks, drop, path, dot);
 
-  /** Frame something, the answer four pixels off, and look closer if it is small. */
+  /** Frame a thing, the answer four pixels off, and look closer if it is small. */
   function choose(truth) {
     const [x0, y0, x1, y1] = truth;
     const side = Math.min(SIDE, Math.max(60, 2.6 * Math.max(x1 - x0, y1 - y0)));
