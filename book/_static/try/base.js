@@ -137,6 +137,7 @@ const KEYS = { // steps in x and y
   Home: [-10, 0], End: [10, 0], PageUp: [0, -10], PageDown: [0, 10],
 };
 const LEAST = 4; // the smallest side of a box
+const how = "Drag a box or its corners, or use the arrow keys, with Shift to resize. ";
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 /**
@@ -237,7 +238,7 @@ async function mount(element) {
 
 window.AnnotatedSSD = {
   define, load, data, dataset, state, make, svg, slider, choice, button, announcer, outline,
-  stage, movable,
+  stage, movable, how,
 };
 
 const near = new IntersectionObserver((entries) => {

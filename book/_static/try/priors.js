@@ -1,7 +1,8 @@
 /** Who learns this box? SSD300's 8732 priors, and those that learn one object or two. */
 AnnotatedSSD.define("priors", async (element) => {
   "use strict";
-  const { load, dataset, make, outline, stage, movable, slider, choice, button } = AnnotatedSSD;
+  const { load, dataset, make, outline, stage, movable, how, slider, choice, button } =
+    AnnotatedSSD;
   // A chapter may ask for another photograph, start, preset or number of boxes.
   const { photo = "astronaut", object = "head", preset = "paper", boxes: count } = element.dataset;
   const wanted = [dataset(photo), dataset("presets"), load("maths.js")];
@@ -39,11 +40,11 @@ AnnotatedSSD.define("priors", async (element) => {
     .map(([name, box]) => button(name, () => { objects[0].put(box); draw(); }));
 
   element.append(
-    make("p", { class: "try-title" }, "Draw a box, and see which priors learn it"),
+    make("p", { class: "try-title" }, "Stretch the box, and see which priors learn it"),
     make("div", { class: "try-controls" }, "Put box A around:", ...around, second),
     make("div", { class: "try-controls" }, published, threshold, rule),
     make("div", { class: "try-columns" }, on.element, make("div", {}, heading, table, verdict)),
-    make("p", { class: "try-hint" }, "Blue: the priors that learn the box, dashed for B. " +
+    make("p", { class: "try-hint" }, how, "Blue: the priors that learn the box, dashed for B. " +
       "Thick: a prior that learns it by force, below the threshold. ", advice));
   const say = AnnotatedSSD.announcer(element);
 
