@@ -1,0 +1,310 @@
+/**
+ * The TinySSD that ships with the package, in plain JavaScript: a picture in, detections out.
+ *
+ * There are runtimes for networks in browsers (ONNX Runtime Web, TensorFlow.js). They weigh
+ * megabytes; this network is 17 convolutions and needs a fraction of a second in a plain loop.
+ * tests/pages/test_detector.py compares what comes out with the package's detect().
+ */
+(function () {
+  "use strict";
+
+  /** All of the network. It uses nothing around it, so that its source can start a worker. */
+  function network() {
+    // ------------------------------------------------------------------------- weights
+
+    /**
+     * Read the weights that tools/try_weights.py wrote: two or three characters each, the digits
+     * of a number in base 91, times the scale of its output channel.
+     */
+    function unpack({ layers, text }) {
+      let place = 0;
+      const digit = () => {
+        const code = text.charCodeAt(place++);
+        return code - 35 - (code > 92); // "#" to "~", but no backslash
+      };
+      const weight = (digits) => {
+        let value = 0;
+        for (let k = 0; k < digits; k++) value = 91 * value + digit();
+        return value - (91 ** digits - 1) / 2;
+      };
+      return layers.map(({ inputs, outputs, kernel, digits, scale, bias }) => {
+        const weights = new Float32Array(outputs * inputs * 9);
+        for (let w = 0; w < outputs * inputs; w++) {
+          const by = scale[Math.floor(w / inputs)];
+          // A map of one cell meets only the middle of a kernel; the rest of it was left out.
+          if (kernel === 1) weights[9 * w + 4] = by * weight(digits);
+          else for (let k = 0; k < 9; k++) weights[9 * w + k] = by * weight(digits);
+        }
+        return { inputs, outputs, weights, bias };
+      });
+    }
+
+    // --------------------------------------------------------------------- the picture
+
+    /** Where OpenCV's bilinear resizing looks: for each new pixel two old ones and their weights. */
+    function taps(from, to) {
+      return Array.from({ length: to }, (_, x) => {
+        const at = Math.fround((x + 0.5) * (from / to) - 0.5), before = Math.floor(at);
+        const inside = (place) => Math.min(Math.max(place, 0), from - 1);
+        const parts = [1 - at + before, at - before].map((part) => Math.round(part * 2048));
+        return [inside(before), inside(before + 1), ...parts];
+      });
+    }
+
+    /** Resize RGBA to side × side as OpenCV does, in whole numbers; calls put(x, y, channel, level). */
+    function resize({ data, width, height }, side, put) {
+      const [columns, rows] = [taps(width, side), taps(height, side)];
+      const half = width === 2 * side && height === 2 * side; // then it takes the mean of four
+      for (let y = 0; y < side; y++) {
+        const [top, bottom, above, below] = rows[y];
+        for (let x = 0; x < side; x++) {
+          const [left, right, before, after] = columns[x];
+          for (let c = 0; c < 3; c++) {
+            const level = (row, column) => data[4 * (row * width + column) + c];
+            const [a, b] = [level(top, left), level(top, right)];
+            const [d, e] = [level(bottom, left), level(bottom, right)];
+            const upper = (a * before + b * after) >> 4;
+            const lower = (d * before + e * after) >> 4;
+            put(x, y, c, half ? (a + b + d + e + 2) >> 2
+              : (((above * upper) >> 16) + ((below * lower) >> 16) + 2) >> 2);
+          }
+        }
+      }
+    }
+
+    /** A map of zeros, with a frame of one cell around it: the padding of a 3 × 3 convolution. */
+    function blank(channels, side) {
+      return { side, channels, cells: new Float32Array(channels * (side + 2) ** 2) };
+    }
+
+    /** Resize and normalise: (value / 255 − mean) / std. */
+    function prepare(picture, { image_size: side, mean, std }) {
+      const map = blank(3, side);
+      resize(picture, side, (x, y, c, level) => {
+        map.cells[(c * (side + 2) + y + 1) * (side + 2) + x + 1] = (level / 255 - mean[c]) / std[c];
+      });
+      return map;
+    }
+
+    // --------------------------------------------------------------------- the network
+
+    /**
+     * Two output channels of a 3 × 3 convolution. All the time of a picture is spent in these
+     * loops: two outputs share each input that is read, and a row's inputs stay in variables.
+     */
+    function convolvePair({ cells, side, channels }, { weights, bias }, o, out) {
+      const [width, plane] = [side + 2, (side + 2) ** 2];
+      const [one, two] = [o * plane, (o + 1) * plane];
+      for (let y = 1; y <= side; y++) {
+        out.fill(bias[o], one + y * width + 1, one + y * width + 1 + side);
+        out.fill(bias[o + 1], two + y * width + 1, two + y * width + 1 + side);
+      }
+      for (let i = 0; i < channels; i++) {
+        const [k, l] = [9 * (o * channels + i), 9 * ((o + 1) * channels + i)];
+        const a0 = weights[k], a1 = weights[k + 1], a2 = weights[k + 2];
+        const a3 = weights[k + 3], a4 = weights[k + 4], a5 = weights[k + 5];
+        const a6 = weights[k + 6], a7 = weights[k + 7], a8 = weights[k + 8];
+        const b0 = weights[l], b1 = weights[l + 1], b2 = weights[l + 2];
+        const b3 = weights[l + 3], b4 = weights[l + 4], b5 = weights[l + 5];
+        const b6 = weights[l + 6], b7 = weights[l + 7], b8 = weights[l + 8];
+        for (let y = 0; y < side; y++) {
+          let p = i * plane + y * width, q = p + width, r = q + width; // three rows of inputs
+          let s = one + (y + 1) * width + 1, t = two + (y + 1) * width + 1;
+          let p0 = cells[p++], p1 = cells[p++];
+          let q0 = cells[q++], q1 = cells[q++];
+          let r0 = cells[r++], r1 = cells[r++];
+          for (let x = 0; x < side; x++) {
+            const p2 = cells[p++], q2 = cells[q++], r2 = cells[r++];
+            out[s++] += a0 * p0 + a1 * p1 + a2 * p2 + a3 * q0 + a4 * q1 + a5 * q2
+              + a6 * r0 + a7 * r1 + a8 * r2;
+            out[t++] += b0 * p0 + b1 * p1 + b2 * p2 + b3 * q0 + b4 * q1 + b5 * q2
+              + b6 * r0 + b7 * r1 + b8 * r2;
+            p0 = p1; p1 = p2; q0 = q1; q1 = q2; r0 = r1; r1 = r2;
+          }
+        }
+      }
+    }
+
+    /** A convolution, with a rest after each pair of channels. */
+    function* convolve(map, layer) {
+      const out = blank(layer.outputs, map.side);
+      for (let o = 0; o < layer.outputs; o += 2) {
+        convolvePair(map, layer, o, out.cells);
+        yield;
+      }
+      return out;
+    }
+
+    function relu(map) {
+      for (let k = 0; k < map.cells.length; k++) if (map.cells[k] < 0) map.cells[k] = 0;
+      return map;
+    }
+
+    /** The largest value in each window; every value here comes from a ReLU, so none is below 0. */
+    function maxPool(map, window) {
+      const out = blank(map.channels, Math.floor(map.side / window));
+      const [from, to] = [map.side + 2, out.side + 2];
+      for (let c = 0; c < map.channels; c++) {
+        for (let y = 0; y < out.side * window; y++) {
+          for (let x = 0; x < out.side * window; x++) {
+            const cell = (c * to + Math.floor(y / window) + 1) * to + Math.floor(x / window) + 1;
+            const value = map.cells[(c * from + y + 1) * from + x + 1];
+            if (value > out.cells[cell]) out.cells[cell] = value;
+          }
+        }
+      }
+      return out;
+    }
+
+    /** The five maps that have heads: those of the last four blocks, and the maximum of the last. */
+    function* featureMaps(map, layers) {
+      const maps = [];
+      for (let block = 0; block < 6; block++) {
+        map = relu(yield* convolve(map, layers[2 * block]));
+        map = maxPool(relu(yield* convolve(map, layers[2 * block + 1])), 2);
+        if (block > 1) maps.push(map);
+      }
+      return [...maps, maxPool(map, map.side)];
+    }
+
+    // ---------------------------------------------------------------- boxes and scores
+
+    /** The priors, in the order of the heads' outputs: map by map, cell by cell, shape by shape. */
+    function makePriors({ feature_maps: sides, sizes, ratios }) {
+      return sides.flatMap((side, map) => {
+        const [small, large] = sizes[map];
+        const shapes = [[small, small], [large, large]];
+        for (const ratio of ratios[map]) {
+          for (const a of [ratio, 1 / ratio]) {
+            shapes.push([small * Math.sqrt(a), small / Math.sqrt(a)]);
+          }
+        }
+        return Array.from({ length: side * side }, (_, cell) => shapes.map(([w, h]) =>
+          [((cell % side) + 0.5) / side, (Math.floor(cell / side) + 0.5) / side, w, h])).flat();
+      });
+    }
+
+    /** What the heads say about each prior: rows of 4 offsets and rows of C logits. */
+    function readRows(map, classes) {
+      const width = map.side + 2, rows = [], each = map.channels / (4 + classes);
+      for (let cell = 0; cell < map.side ** 2; cell++) {
+        const at = (Math.floor(cell / map.side) + 1) * width + (cell % map.side) + 1;
+        const channels = (first, count) => Array.from({ length: count },
+          (_, k) => map.cells[(first + k) * width * width + at]);
+        for (let k = 0; k < each; k++) {
+          rows.push({ offsets: channels(4 * k, 4), logits: channels(4 * each + k * classes, classes) });
+        }
+      }
+      return rows;
+    }
+
+    function softmax(logits) {
+      const highest = Math.max(...logits);
+      const powers = logits.map((logit) => Math.exp(logit - highest));
+      const sum = powers.reduce((a, b) => a + b);
+      return powers.map((power) => power / sum);
+    }
+
+    /** The box, xyxy, that lies `offsets` away from a prior, cxcywh. */
+    function decode([dx, dy, dw, dh], [cx, cy, w, h], [centre, size]) {
+      const [x, y] = [cx + dx * centre * w, cy + dy * centre * h];
+      const [halfW, halfH] = [(w * Math.exp(dw * size)) / 2, (h * Math.exp(dh * size)) / 2];
+      return [x - halfW, y - halfH, x + halfW, y + halfH];
+    }
+
+    function iou(a, b) {
+      const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
+      const height = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+      if (width <= 0 || height <= 0) return 0;
+      const area = ([x0, y0, x1, y1]) => (x1 - x0) * (y1 - y0);
+      return (width * height) / (area(a) + area(b) - width * height);
+    }
+
+    /** Greedy suppression in one class; each box that stays remembers those that it removed. */
+    function suppress(candidates, threshold) {
+      const kept = [];
+      for (const candidate of candidates) {
+        const [x0, y0, x1, y1] = candidate.box;
+        if (x0 >= 1 || y0 >= 1 || x1 <= 0 || y1 <= 0) continue; // beyond the picture
+        const better = kept.find((other) => iou(other.box, candidate.box) > threshold);
+        if (better) better.removed.push(candidate);
+        else kept.push({ ...candidate, removed: [] });
+      }
+      return kept;
+    }
+
+    /** From what was said about every prior to detections, best first. */
+    function postprocess(rows, priors, recipe) {
+      const heaps = recipe.class_names.map(() => []);
+      rows.forEach(({ offsets, logits }, prior) => softmax(logits).forEach((score, label) => {
+        if (label === 0 || score <= recipe.score_threshold) return;
+        const box = decode(offsets, priors[prior], recipe.variances);
+        heaps[label].push({ label, score, prior, box, from: priors[prior], offsets, logits });
+      }));
+      return heaps.flatMap((heap) => {
+        heap.sort((a, b) => b.score - a.score);
+        return suppress(heap.slice(0, recipe.top_k), recipe.nms_threshold);
+      }).sort((a, b) => b.score - a.score || a.prior - b.prior).slice(0, recipe.max_detections);
+    }
+
+    /** A detector: a generator function that rests often, so that a page can breathe meanwhile. */
+    return function build(stored) {
+      const layers = unpack(stored);
+      const priors = makePriors(stored.priors);
+      return function* detect(picture) {
+        const maps = yield* featureMaps(prepare(picture, stored.recipe), layers);
+        const rows = [];
+        for (const [index, map] of maps.entries()) {
+          const said = yield* convolve(map, layers[12 + index]);
+          rows.push(...readRows(said, stored.recipe.class_names.length));
+        }
+        return postprocess(rows, priors, stored.recipe);
+      };
+    };
+  }
+
+  // ------------------------------------------------------------------------ where it runs
+
+  /** A worker that answers pictures with detections; it is made of a string, as file:// wants it. */
+  function inWorker(stored) {
+    const source = `"use strict";
+      let detect;
+      onmessage = ({ data }) => {
+        if (!detect) { detect = (${network})()(data); return postMessage(null); }
+        const start = performance.now(), run = detect(data);
+        let step = run.next();
+        while (!step.done) step = run.next();
+        postMessage({ found: step.value, ms: performance.now() - start });
+      };`;
+    const worker = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+    const ask = (message) => new Promise((resolve, reject) => {
+      worker.onmessage = ({ data }) => resolve(data);
+      worker.onerror = (event) => { event.preventDefault(); reject(new Error(event.message)); };
+      worker.postMessage(message);
+    });
+    return ask(stored).then(() => ask);
+  }
+
+  /** The same in the page's own thread, in pieces of some ten milliseconds. */
+  function inPieces(stored) {
+    const detect = network()(stored);
+    return async (picture) => {
+      const start = performance.now(), run = detect(picture);
+      for (let step = run.next(), rest = start; ; step = run.next()) {
+        if (step.done) return { found: step.value, ms: performance.now() - start };
+        if (performance.now() - rest < 12) continue;
+        await new Promise((resolve) => { setTimeout(resolve); });
+        rest = performance.now();
+      }
+    };
+  }
+
+  /** Build the network from its weights: resolves to ask(picture) -> { found, ms }, one at a time. */
+  AnnotatedSSD.startNetwork = async function (stored) {
+    try {
+      return await inWorker(stored);
+    } catch {
+      return inPieces(stored);
+    }
+  };
+})();

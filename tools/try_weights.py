@@ -1,0 +1,168 @@
+"""Pack the shipped TinySSD and some pictures for the figure that detects in the reader's browser.
+
+``make book`` writes ``weights.js`` and ``pictures.js`` into ``book/_static/try/data``. They are
+scripts, because a browser that has opened the pages as files refuses to fetch anything else.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from ssd_annotated import GraffitiDigits, detect, pretrained
+from ssd_annotated.data.spray import photographs
+from ssd_annotated.model import SSD
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / "book" / "_static" / "try" / "data"
+LIMIT = 2_600_000  # bytes of weights.js
+#: Printable characters that stand in a JavaScript string as they are: 91 digits.
+DIGITS = np.array([code for code in range(35, 127) if code != ord("\\")], dtype=np.uint8)
+BASE = len(DIGITS)
+SIDE = 256  # pixels; the network shrinks them to its own 128
+#: Photographs that the network has not seen in training, and what a screen reader says of them.
+WALLS = {
+    "coffee": "a cup of coffee on a wooden table",
+    "grass": "grass from above",
+    "flower": "a red flower",
+    "rocket": "a rocket on its launch pad",
+    "camera": "a man with a camera, in grey",
+}
+SCENES = (0, 1, 2, 6)  # of the seed that draws the picture on the book's first page
+
+
+def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of the one convolution that equals a convolution and its normalisation."""
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    weight = conv.weight * scale[:, None, None, None]
+    return weight, (conv.bias - norm.running_mean) * scale + norm.bias
+
+
+def convolutions(model: SSD) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The twelve convolutions of the blocks, then those of the heads: offsets and logits in one."""
+    blocks = [block for block in (*model.trunk, *model.extras) if isinstance(block, nn.Sequential)]
+    layers = [
+        fold(conv, norm)
+        for block in blocks
+        for conv, norm in pairwise(block)
+        if isinstance(norm, nn.BatchNorm2d)
+    ]
+    for where, what in zip(model.localization_heads, model.confidence_heads):
+        layers.append((torch.cat([where.weight, what.weight]), torch.cat([where.bias, what.bias])))
+    weight, bias = layers[-1]
+    layers[-1] = weight[:, :, 1:2, 1:2], bias  # on one cell the rest meets only the padding
+    return layers
+
+
+def spell(weight: torch.Tensor, digits: int) -> tuple[torch.Tensor, str]:
+    """Scale of each output channel, and every weight as a whole number of so many digits."""
+    half = (BASE**digits - 1) // 2
+    scale = weight.abs().amax(dim=(1, 2, 3)).clamp(min=1e-30).double() / half
+    whole = (weight.double() / scale[:, None, None, None]).round().long().numpy() + half
+    places = whole.reshape(-1, 1) // BASE ** np.arange(digits)[::-1] % BASE
+    return scale, DIGITS[places].tobytes().decode()
+
+
+def pack(model: SSD) -> dict[str, object]:
+    """Everything that the network in the browser needs: recipe, priors and weights."""
+    check(model)
+    layers, text = [], []
+    for index, (weight, bias) in enumerate(convolutions(model)):
+        # Errors of the first maps pass through everything behind them, and those maps have few
+        # weights: a third digit for them costs 3% of the file and halves the error of the scores.
+        digits = 3 if index < 6 else 2
+        scale, spelled = spell(weight, digits)
+        outputs, inputs, kernel, _ = weight.shape
+        layers.append(
+            {
+                "inputs": inputs,
+                "outputs": outputs,
+                "kernel": kernel,
+                "digits": digits,
+                "scale": numbers(scale),
+                "bias": numbers(bias),
+            }
+        )
+        text.append(spelled)
+    priors = {k: asdict(model.spec.priors)[k] for k in ("feature_maps", "sizes", "ratios")}
+    recipe = asdict(model.recipe)
+    return {"recipe": recipe, "priors": priors, "layers": layers, "text": "".join(text)}
+
+
+def check(model: SSD) -> None:
+    """Raise a ValueError for a model that network.js could not compute."""
+    recipe, priors = model.recipe, model.spec.priors
+    plain = (
+        model.spec.architecture == "tiny_ssd",
+        recipe.resize == "opencv",
+        recipe.max_log_size is None and not recipe.clip and not recipe.class_agnostic,
+        (priors.order, priors.centres, priors.clip) == ("caffe", "fmap", "none"),
+    )
+    if not all(plain):
+        raise ValueError(f"network.js does not know how to run {model.spec} with {recipe}")
+
+
+def numbers(values: torch.Tensor) -> list[float]:
+    """Seven digits of each, as single precision holds them."""
+    return [float(f"{value:.7g}") for value in values.tolist()]
+
+
+def jpeg(image: np.ndarray, quality: int) -> str:
+    """An RGB image as the address of a JPEG that contains itself."""
+    settings = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+    _, data = cv2.imencode(".jpg", image[:, :, ::-1], settings)
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+
+
+def middle(image: np.ndarray) -> np.ndarray:
+    """The largest square in the middle, at most `SIDE` pixels wide."""
+    side = min(image.shape[:2])
+    top, left = (np.array(image.shape[:2]) - side) // 2
+    square = image[top : top + side, left : left + side]
+    return cv2.resize(square, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+
+
+def pictures(model: SSD) -> dict[str, object]:
+    """Scenes to look at and walls to draw on; of the first scene, what the package finds in it."""
+    dataset = GraffitiDigits("test", length=max(SCENES) + 1, image_size=SIDE, seed=7)
+    scenes = [dataset[index][0] for index in SCENES]
+    found = detect(model, scenes[:1], score_threshold=0.3)[0]
+    photos = photographs("test")
+    return {
+        "scenes": [jpeg(scene, 88) for scene in scenes],
+        "walls": [
+            {"alt": alt, "source": jpeg(middle(photos[name]), 72)} for name, alt in WALLS.items()
+        ],
+        "preview": [
+            {"box": numbers(box), "score": round(score, 4), "label": label}
+            for box, score, label in zip(found.boxes, found.scores.tolist(), found.labels.tolist())
+        ],
+    }
+
+
+def write(name: str, value: object) -> int:
+    """Write a data file, and say how many bytes it has."""
+    TARGET.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(value, separators=(",", ":"))
+    return (TARGET / f"{name}.js").write_text(f'AnnotatedSSD.data("{name}", {text});\n', "ascii")
+
+
+@torch.no_grad()
+def main() -> None:
+    model = pretrained()
+    size = write("weights", pack(model))
+    if size > LIMIT:
+        raise SystemExit(f"weights.js has {size:,} bytes, more than {LIMIT:,}")
+    print(f"weights.js {size:,} bytes, pictures.js {write('pictures', pictures(model)):,} bytes")
+
+
+if __name__ == "__main__":
+    main()
