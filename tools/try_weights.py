@@ -10,19 +10,18 @@ import base64
 import json
 from dataclasses import asdict
 from itertools import pairwise
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch import nn
 
+from try_data import SPEC_FIELDS, TARGET
+
 from ssd_annotated import GraffitiDigits, detect, pretrained
 from ssd_annotated.data.spray import photographs
 from ssd_annotated.model import SSD
 
-ROOT = Path(__file__).resolve().parent.parent
-TARGET = ROOT / "book" / "_static" / "try" / "data"
 LIMIT = 2_600_000  # bytes of weights.js
 #: Printable characters that stand in a JavaScript string as they are: 91 digits.
 DIGITS = np.array([code for code in range(35, 127) if code != ord("\\")], dtype=np.uint8)
@@ -92,7 +91,7 @@ def pack(model: SSD) -> dict[str, object]:
             }
         )
         text.append(spelled)
-    priors = {k: asdict(model.spec.priors)[k] for k in ("feature_maps", "sizes", "ratios")}
+    priors = {field: getattr(model.spec.priors, field) for field in SPEC_FIELDS}
     recipe = asdict(model.recipe)
     return {"recipe": recipe, "priors": priors, "layers": layers, "text": "".join(text)}
 
@@ -104,7 +103,7 @@ def check(model: SSD) -> None:
         model.spec.architecture == "tiny_ssd",
         recipe.resize == "opencv",
         recipe.max_log_size is None and not recipe.clip and not recipe.class_agnostic,
-        (priors.order, priors.centres, priors.clip) == ("caffe", "fmap", "none"),
+        set(priors.boxes_per_cell) == {4},
     )
     if not all(plain):
         raise ValueError(f"network.js does not know how to run {model.spec} with {recipe}")

@@ -167,114 +167,86 @@
       return [...maps, maxPool(map, map.side)];
     }
 
-    // ---------------------------------------------------------------- boxes and scores
-
-    /** The priors, in the order of the heads' outputs: map by map, cell by cell, shape by shape. */
-    function makePriors({ feature_maps: sides, sizes, ratios }) {
-      return sides.flatMap((side, map) => {
-        const [small, large] = sizes[map];
-        const shapes = [[small, small], [large, large]];
-        for (const ratio of ratios[map]) {
-          for (const a of [ratio, 1 / ratio]) {
-            shapes.push([small * Math.sqrt(a), small / Math.sqrt(a)]);
-          }
-        }
-        return Array.from({ length: side * side }, (_, cell) => shapes.map(([w, h]) =>
-          [((cell % side) + 0.5) / side, (Math.floor(cell / side) + 0.5) / side, w, h])).flat();
-      });
-    }
-
-    /** What the heads say about each prior: rows of 4 offsets and rows of C logits. */
-    function readRows(map, classes) {
-      const width = map.side + 2, rows = [], each = map.channels / (4 + classes);
+    /** What one head says about each prior of its map: 4 offsets and C logits, cell by cell. */
+    function readRows(map, offsets, logits) {
+      const width = map.side + 2, plane = width * width;
       for (let cell = 0; cell < map.side ** 2; cell++) {
         const at = (Math.floor(cell / map.side) + 1) * width + (cell % map.side) + 1;
-        const channels = (first, count) => Array.from({ length: count },
-          (_, k) => map.cells[(first + k) * width * width + at]);
-        for (let k = 0; k < each; k++) {
-          rows.push({ offsets: channels(4 * k, 4), logits: channels(4 * each + k * classes, classes) });
+        for (let c = 0; c < map.channels; c++) {
+          (c < 16 ? offsets : logits).push(map.cells[c * plane + at]);
         }
       }
-      return rows;
     }
 
-    function softmax(logits) {
-      const highest = Math.max(...logits);
-      const powers = logits.map((logit) => Math.exp(logit - highest));
-      const sum = powers.reduce((a, b) => a + b);
-      return powers.map((power) => power / sum);
-    }
-
-    /** The box, xyxy, that lies `offsets` away from a prior, cxcywh. */
-    function decode([dx, dy, dw, dh], [cx, cy, w, h], [centre, size]) {
-      const [x, y] = [cx + dx * centre * w, cy + dy * centre * h];
-      const [halfW, halfH] = [(w * Math.exp(dw * size)) / 2, (h * Math.exp(dh * size)) / 2];
-      return [x - halfW, y - halfH, x + halfW, y + halfH];
-    }
-
-    function iou(a, b) {
-      const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
-      const height = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
-      if (width <= 0 || height <= 0) return 0;
-      const area = ([x0, y0, x1, y1]) => (x1 - x0) * (y1 - y0);
-      return (width * height) / (area(a) + area(b) - width * height);
-    }
-
-    /** Greedy suppression in one class; each box that stays remembers those that it removed. */
-    function suppress(candidates, threshold) {
-      const kept = [];
-      for (const candidate of candidates) {
-        const [x0, y0, x1, y1] = candidate.box;
-        if (x0 >= 1 || y0 >= 1 || x1 <= 0 || y1 <= 0) continue; // beyond the picture
-        const better = kept.find((other) => iou(other.box, candidate.box) > threshold);
-        if (better) better.removed.push(candidate);
-        else kept.push({ ...candidate, removed: [] });
-      }
-      return kept;
-    }
-
-    /** From what was said about every prior to detections, best first. */
-    function postprocess(rows, priors, recipe) {
-      const heaps = recipe.class_names.map(() => []);
-      rows.forEach(({ offsets, logits }, prior) => softmax(logits).forEach((score, label) => {
-        if (label === 0 || score <= recipe.score_threshold) return;
-        const box = decode(offsets, priors[prior], recipe.variances);
-        heaps[label].push({ label, score, prior, box, from: priors[prior], offsets, logits });
-      }));
-      return heaps.flatMap((heap) => {
-        heap.sort((a, b) => b.score - a.score);
-        return suppress(heap.slice(0, recipe.top_k), recipe.nms_threshold);
-      }).sort((a, b) => b.score - a.score || a.prior - b.prior).slice(0, recipe.max_detections);
-    }
-
-    /** A detector: a generator function that rests often, so that a page can breathe meanwhile. */
+    /** The network: a generator function that rests often, so that a page can breathe meanwhile. */
     return function build(stored) {
       const layers = unpack(stored);
-      const priors = makePriors(stored.priors);
-      return function* detect(picture) {
+      return function* run(picture) {
         const maps = yield* featureMaps(prepare(picture, stored.recipe), layers);
-        const rows = [];
+        const [offsets, logits] = [[], []];
         for (const [index, map] of maps.entries()) {
-          const said = yield* convolve(map, layers[12 + index]);
-          rows.push(...readRows(said, stored.recipe.class_names.length));
+          readRows(yield* convolve(map, layers[12 + index]), offsets, logits);
         }
-        return postprocess(rows, priors, stored.recipe);
+        return { offsets, logits };
       };
     };
   }
 
+  // ------------------------------------------------------------------- boxes and scores
+
+  function softmax(logits) {
+    const highest = Math.max(...logits);
+    const powers = logits.map((logit) => Math.exp(logit - highest));
+    const sum = powers.reduce((a, b) => a + b);
+    return powers.map((power) => power / sum);
+  }
+
+  /** The box, xyxy, that lies `offsets` away from a prior, cxcywh. */
+  function decode([dx, dy, dw, dh], [cx, cy, w, h], [centre, size]) {
+    const moved = [cx + dx * centre * w, cy + dy * centre * h];
+    return AnnotatedSSD.maths.toCorners([...moved, w * Math.exp(dw * size), h * Math.exp(dh * size)]);
+  }
+
+  /** All answers above the recipe's threshold, best first, at most `top_k` of each class. */
+  function candidates({ offsets, logits }, priors, recipe) {
+    const heaps = recipe.class_names.map(() => []), classes = heaps.length;
+    priors.forEach((from, prior) => {
+      const moves = offsets.slice(4 * prior, 4 * prior + 4);
+      const said = logits.slice(classes * prior, classes * prior + classes);
+      const scores = softmax(said);
+      for (let label = 1; label < classes; label++) {
+        if (scores[label] <= recipe.score_threshold) continue;
+        const box = decode(moves, from, recipe.variances), name = recipe.class_names[label];
+        heaps[label].push({
+          label, name, box, score: scores[label], prior, from, offsets: moves, logits: said, scores,
+        });
+      }
+    });
+    const byScore = (a, b) => b.score - a.score; // of equal scores the earlier prior comes first
+    return heaps.flatMap((heap) => heap.sort(byScore).slice(0, recipe.top_k)).sort(byScore);
+  }
+
+  /** From what was said about every prior to detections, each with those that it `removed`. */
+  function postprocess(rows, priors, recipe) {
+    const all = candidates(rows, priors, recipe);
+    const [boxes, labels] = [all.map(({ box }) => box), all.map(({ label }) => label)];
+    return AnnotatedSSD.maths.suppress(boxes, labels, recipe.nms_threshold)
+      .slice(0, recipe.max_detections)
+      .map(({ kept, struck }) => ({ ...all[kept], removed: struck.map((index) => all[index]) }));
+  }
+
   // ------------------------------------------------------------------------ where it runs
 
-  /** A worker that answers pictures with detections; it is made of a string, as file:// wants it. */
-  function inWorker(stored) {
+  /** A worker that answers pictures; it is made from a string, because file:// allows no other. */
+  async function inWorker(stored) {
     const source = `"use strict";
-      let detect;
+      let build = (${network})(), run;
       onmessage = ({ data }) => {
-        if (!detect) { detect = (${network})()(data); return postMessage(null); }
-        const start = performance.now(), run = detect(data);
-        let step = run.next();
-        while (!step.done) step = run.next();
-        postMessage({ found: step.value, ms: performance.now() - start });
+        if (!run) { run = build(data); return postMessage("ready"); }
+        const start = performance.now(), steps = run(data);
+        let step = steps.next();
+        while (!step.done) step = steps.next();
+        postMessage({ ...step.value, ms: performance.now() - start });
       };`;
     const worker = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
     const ask = (message) => new Promise((resolve, reject) => {
@@ -287,11 +259,11 @@
 
   /** The same in the page's own thread, in pieces of some ten milliseconds. */
   function inPieces(stored) {
-    const detect = network()(stored);
+    const run = network()(stored);
     return async (picture) => {
-      const start = performance.now(), run = detect(picture);
-      for (let step = run.next(), rest = start; ; step = run.next()) {
-        if (step.done) return { found: step.value, ms: performance.now() - start };
+      const start = performance.now(), steps = run(picture);
+      for (let step = steps.next(), rest = start; ; step = steps.next()) {
+        if (step.done) return { ...step.value, ms: performance.now() - start };
         if (performance.now() - rest < 12) continue;
         await new Promise((resolve) => { setTimeout(resolve); });
         rest = performance.now();
@@ -299,12 +271,20 @@
     };
   }
 
-  /** Build the network from its weights: resolves to ask(picture) -> { found, ms }, one at a time. */
-  AnnotatedSSD.startNetwork = async function (stored) {
-    try {
-      return await inWorker(stored);
-    } catch {
-      return inPieces(stored);
-    }
+  /**
+   * Build the network from data/weights.js. The promise gives `threaded` and `detect(picture)`,
+   * which takes ImageData of any size, one at a time, and promises { found, ms }.
+   */
+  AnnotatedSSD.startDetector = async function (stored) {
+    const priors = AnnotatedSSD.maths.makePriors(stored.priors);
+    const worker = await inWorker(stored).catch(() => null);
+    const ask = worker || inPieces(stored);
+    return {
+      threaded: worker !== null,
+      async detect({ data, width, height }) {
+        const { ms, ...rows } = await ask({ data, width, height });
+        return { ms, found: postprocess(rows, priors, stored.recipe) };
+      },
+    };
   };
 })();
