@@ -19,13 +19,14 @@ from torch import nn
 from try_data import SPEC_FIELDS, TARGET
 
 from ssd_annotated import GraffitiDigits, detect, pretrained
+from ssd_annotated.data.graffiti import CLASS_NAMES
 from ssd_annotated.data.spray import photographs
 from ssd_annotated.model import SSD
 
 LIMIT = 2_600_000  # bytes of weights.js
 #: Printable characters that stand in a JavaScript string as they are: 91 digits.
-DIGITS = np.array([code for code in range(35, 127) if code != ord("\\")], dtype=np.uint8)
-BASE = len(DIGITS)
+CHARACTERS = np.array([code for code in range(35, 127) if code != ord("\\")], dtype=np.uint8)
+BASE = len(CHARACTERS)
 SIDE = 256  # pixels; the network shrinks them to its own 128
 #: Photographs that the network has not seen in training, and what a screen reader says of them.
 WALLS = {
@@ -34,6 +35,28 @@ WALLS = {
     "flower": "a red flower",
     "rocket": "a rocket on its launch pad",
     "camera": "a man with a camera, in grey",
+}
+#: Digits for readers who cannot draw here: lines through points of a square of 10 by 10. The
+#: network's handwriting has a bar through the seven.
+DIGITS = {
+    0: ["5,0 2,1 0,4 0,7 2,9 5,10 8,9 9,7 9,4 8,1 5,0"],
+    1: ["2,2 5,0 5,10"],
+    2: ["1,2 4,0 7,1 8,3 6,6 1,10 9,10"],
+    3: ["1,1 5,0 8,1 8,3 4,5 8,6 9,8 6,10 1,9"],
+    4: ["5,0 1,6 9,6", "7,3 7,10"],
+    5: ["8,0 2,0 1,4 5,4 8,5 8,8 5,10 1,9"],
+    6: ["6,0 2,3 0,7 2,10 6,10 8,8 6,6 1,7"],
+    7: ["0,0 9,0 4,10", "3,5 8,5"],
+    8: ["5,5 2,3 2,1 5,0 8,1 8,3 5,5 1,7 2,10 5,10 8,10 9,7 5,5"],
+    9: ["8,3 5,5 1,4 1,1 5,0 8,1 8,4 6,10"],
+}
+PAINTS = {
+    "white": "#fafafa",
+    "black": "#141414",
+    "yellow": "#ffdc00",
+    "red": "#e61e1e",
+    "green": "#00c850",
+    "blue": "#1e5aff",
 }
 SCENES = (0, 1, 2, 6)  # of the seed that draws the picture on the book's first page
 
@@ -67,7 +90,7 @@ def spell(weight: torch.Tensor, digits: int) -> tuple[torch.Tensor, str]:
     scale = weight.abs().amax(dim=(1, 2, 3)).clamp(min=1e-30).double() / half
     whole = (weight.double() / scale[:, None, None, None]).round().long().numpy() + half
     places = whole.reshape(-1, 1) // BASE ** np.arange(digits)[::-1] % BASE
-    return scale, DIGITS[places].tobytes().decode()
+    return scale, CHARACTERS[places].tobytes().decode()
 
 
 def pack(model: SSD) -> dict[str, object]:
@@ -121,6 +144,11 @@ def jpeg(image: np.ndarray, quality: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
+def points(line: str) -> list[list[float]]:
+    """The points of a line, as fractions of the square."""
+    return [[int(number) / 10 for number in point.split(",")] for point in line.split()]
+
+
 def middle(image: np.ndarray) -> np.ndarray:
     """The largest square in the middle, at most `SIDE` pixels wide."""
     side = min(image.shape[:2])
@@ -135,13 +163,14 @@ def pictures(model: SSD) -> dict[str, object]:
     scenes = [dataset[index][0] for index in SCENES]
     found = detect(model, scenes[:1], score_threshold=0.3)[0]
     photos = photographs("test")
+    shown = [(f"graffiti {k}", jpeg(scene, 88)) for k, scene in enumerate(scenes, start=1)]
+    shown += [(what, jpeg(middle(photos[name]), 72)) for name, what in WALLS.items()]
     return {
-        "scenes": [jpeg(scene, 88) for scene in scenes],
-        "walls": [
-            {"alt": alt, "source": jpeg(middle(photos[name]), 72)} for name, alt in WALLS.items()
-        ],
+        "pictures": [{"name": name, "source": source} for name, source in shown],
+        "paints": PAINTS,
+        "digits": [[points(line) for line in lines] for lines in DIGITS.values()],
         "preview": [
-            {"box": numbers(box), "score": round(score, 4), "label": label}
+            {"box": numbers(box), "score": round(score, 4), "name": CLASS_NAMES[label]}
             for box, score, label in zip(found.boxes, found.scores.tolist(), found.labels.tolist())
         ],
     }

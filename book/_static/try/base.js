@@ -134,15 +134,25 @@
   }
 
   /**
-   * A photograph to put boxes on: `stage.element`, and `stage.drawing`, an SVG over the photograph
-   * in the units of the frame, [0, width] × [0, height].
+   * A photograph to put boxes on, `width` × `height` units large: `stage.element`, and
+   * `stage.drawing`, an SVG over it in the same units. `stage.look(x, y, width, height)` magnifies
+   * a part of it.
    */
   function stage(width, height, photograph, alt) {
-    const drawing = svg("svg", {
-      viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true",
-    });
+    const drawing = svg("svg", { preserveAspectRatio: "none", "aria-hidden": "true" });
     const image = make("img", { src: photograph, alt, draggable: "false" });
-    return { element: make("div", { class: "try-stage" }, image, drawing), drawing, width, height };
+    const element = make("div", { class: "try-stage" }, make("div", {}, image), drawing);
+    const self = { element, drawing, look, boxes: [] };
+
+    function look(x, y, w, h) {
+      self.view = [x, y, x + w, y + h];
+      drawing.setAttribute("viewBox", `${x} ${y} ${w} ${h}`);
+      const corner = `${(-100 * x) / width}%, ${(-100 * y) / height}%`;
+      image.style.transform = `scale(${width / w}, ${height / h}) translate(${corner})`;
+      for (const box of self.boxes) box.quiet(box.box);
+    }
+    look(0, 0, width, height);
+    return self;
   }
 
   // ------------------------------------------------------------------------ boxes to move
@@ -163,20 +173,19 @@
    * @returns {object} `element`, `box` (read it) and `set(box)`, which calls `change`, too.
    */
   function movable(on, { name, kind, box, step = 1, least = 4, change }) {
-    const frame = [on.width, on.height];
     const element = make("div", {
       class: `try-box try-${kind}`, tabindex: 0, role: "application",
       "aria-roledescription": "movable box",
     }, make("span", { class: "try-name", "aria-hidden": "true" }, name));
-    const self = { element, box: box.slice(), set, quiet };
+    const self = { element, box, set, quiet };
 
     /** Put the box somewhere without telling anybody. */
     function quiet(corners) {
       self.box = corners.slice();
       ["left", "top"].forEach((side, axis) => {
-        const [low, high] = [corners[axis], corners[axis + 2]];
-        element.style[side] = `${(100 * low) / frame[axis]}%`;
-        element.style[axis ? "height" : "width"] = `${(100 * (high - low)) / frame[axis]}%`;
+        const [low, high, start, end] = [corners, on.view].flatMap((c) => [c[axis], c[axis + 2]]);
+        element.style[side] = `${(100 * (low - start)) / (end - start)}%`;
+        element.style[axis ? "height" : "width"] = `${(100 * (high - low)) / (end - start)}%`;
       });
       const [x, y, right, bottom] = corners.map(Math.round);
       element.setAttribute("aria-label",
@@ -189,19 +198,20 @@
       change(self.box);
     }
 
-    /** Move by (dx, dy): all of `start` ("move"), or the edges that `part` names by their indices. */
+    /** Move all of `start`, or only the edges that `part` names by their indices. */
     function shift(start, delta, part) {
       const moved = start.slice();
       for (const axis of [0, 1]) {
         const [low, high] = [axis, axis + 2];
-        if (part === "move") {
-          const by = clamp(delta[axis], -start[low], frame[axis] - start[high]);
+        const [from, to] = [on.view[low], on.view[high]];
+        if (!part) {
+          const by = clamp(delta[axis], from - start[low], to - start[high]);
           moved[low] += by;
           moved[high] += by;
         } else if (part.includes(low)) {
-          moved[low] = clamp(start[low] + delta[axis], 0, start[high] - least);
-        } else if (part.includes(high)) {
-          moved[high] = clamp(start[high] + delta[axis], start[low] + least, frame[axis]);
+          moved[low] = clamp(start[low] + delta[axis], from, start[high] - least);
+        } else {
+          moved[high] = clamp(start[high] + delta[axis], start[low] + least, to);
         }
       }
       set(moved);
@@ -209,34 +219,37 @@
 
     function grab(event, part) {
       if (event.button > 0) return;
-      event.preventDefault(); // no selection of text, no scrolling
-      event.stopPropagation();
+      event.preventDefault(); // no selection of text
+      event.stopPropagation(); // a handle lies on its box
       element.focus({ preventScroll: true });
-      const [start, x, y, target] = [self.box, event.clientX, event.clientY, event.target];
-      const scale = on.width / on.element.getBoundingClientRect().width;
+      const { box: start } = self;
+      const { clientX: x, clientY: y, target } = event;
+      const { width, height } = on.element.getBoundingClientRect();
+      const [left, top, right, bottom] = on.view;
+      const whole = (pixels, units) => step * Math.round((pixels * units) / step);
       target.setPointerCapture(event.pointerId);
-      target.onpointermove = (now) => {
-        const whole = [now.clientX - x, now.clientY - y].map((d) => step * Math.round((d * scale) / step));
-        shift(start, whole, part);
-      };
+      target.onpointermove = (now) => shift(start, [
+        whole(now.clientX - x, (right - left) / width),
+        whole(now.clientY - y, (bottom - top) / height),
+      ], part);
       target.onpointerup = target.onpointercancel = () => { target.onpointermove = null; };
     }
 
-    for (const part of [[0, 1], [2, 1], [0, 3], [2, 3]]) {
-      const place = `${part[1] === 1 ? "n" : "s"}${part[0] === 0 ? "w" : "e"}`;
+    for (const [place, part] of [["nw", [0, 1]], ["ne", [2, 1]], ["sw", [0, 3]], ["se", [2, 3]]]) {
       element.append(make("i", {
         class: `try-handle try-${place}`, onpointerdown: (event) => grab(event, part),
       }));
     }
-    element.addEventListener("pointerdown", (event) => grab(event, "move"));
+    element.addEventListener("pointerdown", (event) => grab(event));
     element.addEventListener("keydown", (event) => {
       const key = KEYS[event.key];
       if (!key || event.ctrlKey || event.altKey || event.metaKey) return;
       event.preventDefault(); // no scrolling
-      const delta = [key[0] * key[2] * step, key[1] * key[2] * step];
-      shift(self.box, delta, event.shiftKey ? [2, 3] : "move");
+      const [dx, dy, steps] = key;
+      shift(self.box, [dx * steps * step, dy * steps * step], event.shiftKey && [2, 3]);
     });
     quiet(box);
+    on.boxes.push(self);
     on.element.append(element);
     return self;
   }

@@ -1,16 +1,13 @@
 /**
- * The TinySSD that ships with the package, in plain JavaScript: a picture in, detections out.
- *
- * There are runtimes for networks in browsers (ONNX Runtime Web, TensorFlow.js). They weigh
- * megabytes; this network is 17 convolutions and needs a fraction of a second in a plain loop.
- * tests/pages/test_detector.py compares what comes out with the package's detect().
+ * The shipped TinySSD in plain JavaScript: a picture in, detections out, as detect() gives them.
+ * Runtimes such as ONNX Runtime Web weigh megabytes; 17 convolutions are done in a plain loop.
  */
 (function () {
   "use strict";
 
   /** All of the network. It uses nothing around it, so that its source can start a worker. */
   function network() {
-    // ------------------------------------------------------------------------- weights
+    // --- weights ---
 
     /**
      * Read the weights that tools/try_weights.py wrote: two or three characters each, the digits
@@ -29,19 +26,18 @@
       };
       return layers.map(({ inputs, outputs, kernel, digits, scale, bias }) => {
         const weights = new Float32Array(outputs * inputs * 9);
-        for (let w = 0; w < outputs * inputs; w++) {
-          const by = scale[Math.floor(w / inputs)];
-          // A map of one cell meets only the middle of a kernel; the rest of it was left out.
-          if (kernel === 1) weights[9 * w + 4] = by * weight(digits);
-          else for (let k = 0; k < 9; k++) weights[9 * w + k] = by * weight(digits);
+        // A map of one cell meets only the middle of a kernel; the rest of it was left out.
+        const [first, step] = kernel === 1 ? [4, 9] : [0, 1];
+        for (let w = first; w < weights.length; w += step) {
+          weights[w] = scale[Math.floor(w / inputs / 9)] * weight(digits);
         }
-        return { inputs, outputs, weights, bias };
+        return { outputs, weights, bias };
       });
     }
 
-    // --------------------------------------------------------------------- the picture
+    // --- the picture ---
 
-    /** Where OpenCV's bilinear resizing looks: for each new pixel two old ones and their weights. */
+    /** What OpenCV's bilinear resizing mixes: for each new pixel two old ones, and their weights. */
     function taps(from, to) {
       return Array.from({ length: to }, (_, x) => {
         const at = Math.fround((x + 0.5) * (from / to) - 0.5), before = Math.floor(at);
@@ -51,46 +47,34 @@
       });
     }
 
-    /** Resize RGBA to side × side as OpenCV does, in whole numbers; calls put(x, y, channel, level). */
-    function resize({ data, width, height }, side, put) {
-      const [columns, rows] = [taps(width, side), taps(height, side)];
-      const half = width === 2 * side && height === 2 * side; // then it takes the mean of four
-      for (let y = 0; y < side; y++) {
-        const [top, bottom, above, below] = rows[y];
-        for (let x = 0; x < side; x++) {
-          const [left, right, before, after] = columns[x];
-          for (let c = 0; c < 3; c++) {
-            const level = (row, column) => data[4 * (row * width + column) + c];
-            const [a, b] = [level(top, left), level(top, right)];
-            const [d, e] = [level(bottom, left), level(bottom, right)];
-            const upper = (a * before + b * after) >> 4;
-            const lower = (d * before + e * after) >> 4;
-            put(x, y, c, half ? (a + b + d + e + 2) >> 2
-              : (((above * upper) >> 16) + ((below * lower) >> 16) + 2) >> 2);
-          }
-        }
-      }
-    }
-
-    /** A map of zeros, with a frame of one cell around it: the padding of a 3 × 3 convolution. */
+    /** A map of zeros, framed by one more cell: the padding of a 3 × 3 convolution. */
     function blank(channels, side) {
       return { side, channels, cells: new Float32Array(channels * (side + 2) ** 2) };
     }
 
-    /** Resize and normalise: (value / 255 − mean) / std. */
-    function prepare(picture, { image_size: side, mean, std }) {
+    /** Resize RGBA as OpenCV does, in whole numbers, and normalise: (level / 255 − mean) / std. */
+    function prepare({ data, width, height }, { image_size: side, mean, std }) {
       const map = blank(3, side);
-      resize(picture, side, (x, y, c, level) => {
-        map.cells[(c * (side + 2) + y + 1) * (side + 2) + x + 1] = (level / 255 - mean[c]) / std[c];
-      });
+      const [columns, rows] = [taps(width, side), taps(height, side)];
+      const half = width === 2 * side && height === 2 * side; // then it takes the mean of four
+      for (let cell = 0; cell < 3 * side * side; cell++) {
+        const x = cell % side, y = Math.floor(cell / side) % side, c = Math.floor(cell / side / side);
+        const [left, right, before, after] = columns[x], [top, bottom, above, below] = rows[y];
+        const level = (row, column) => data[4 * (row * width + column) + c];
+        const [a, b, d, e] = [level(top, left), level(top, right), level(bottom, left), level(bottom, right)];
+        const [upper, lower] = [(a * before + b * after) >> 4, (d * before + e * after) >> 4];
+        const value = half ? (a + b + d + e + 2) >> 2
+          : (((above * upper) >> 16) + ((below * lower) >> 16) + 2) >> 2;
+        map.cells[(c * (side + 2) + y + 1) * (side + 2) + x + 1] = (value / 255 - mean[c]) / std[c];
+      }
       return map;
     }
 
-    // --------------------------------------------------------------------- the network
+    // --- the network ---
 
     /**
-     * Two output channels of a 3 × 3 convolution. All the time of a picture is spent in these
-     * loops: two outputs share each input that is read, and a row's inputs stay in variables.
+     * Two output channels of a 3 × 3 convolution. Nearly all time is spent here: so two outputs
+     * share each input that is read, and inputs stay in variables along a row.
      */
     function convolvePair({ cells, side, channels }, { weights, bias }, o, out) {
       const [width, plane] = [side + 2, (side + 2) ** 2];
@@ -140,23 +124,22 @@
       return map;
     }
 
-    /** The largest value in each window; every value here comes from a ReLU, so none is below 0. */
+    /** The largest value in each window; after a ReLU none is below 0. */
     function maxPool(map, window) {
       const out = blank(map.channels, Math.floor(map.side / window));
-      const [from, to] = [map.side + 2, out.side + 2];
+      const [from, to, used] = [map.side + 2, out.side + 2, out.side * window];
       for (let c = 0; c < map.channels; c++) {
-        for (let y = 0; y < out.side * window; y++) {
-          for (let x = 0; x < out.side * window; x++) {
+        for (let y = 0; y < used; y++) {
+          for (let x = 0; x < used; x++) {
             const cell = (c * to + Math.floor(y / window) + 1) * to + Math.floor(x / window) + 1;
-            const value = map.cells[(c * from + y + 1) * from + x + 1];
-            if (value > out.cells[cell]) out.cells[cell] = value;
+            out.cells[cell] = Math.max(out.cells[cell], map.cells[(c * from + y + 1) * from + x + 1]);
           }
         }
       }
       return out;
     }
 
-    /** The five maps that have heads: those of the last four blocks, and the maximum of the last. */
+    /** The maps that have heads: those of the last four blocks, and the maximum of the last. */
     function* featureMaps(map, layers) {
       const maps = [];
       for (let block = 0; block < 6; block++) {
@@ -178,21 +161,33 @@
       }
     }
 
-    /** The network: a generator function that rests often, so that a page can breathe meanwhile. */
-    return function build(stored) {
+    /** Build run(picture), which computes for at most `patience` milliseconds without a rest. */
+    return function build(stored, patience) {
       const layers = unpack(stored);
-      return function* run(picture) {
+
+      function* steps(picture) {
         const maps = yield* featureMaps(prepare(picture, stored.recipe), layers);
         const [offsets, logits] = [[], []];
         for (const [index, map] of maps.entries()) {
           readRows(yield* convolve(map, layers[12 + index]), offsets, logits);
         }
         return { offsets, logits };
+      }
+
+      return async function run(picture) {
+        const start = performance.now(), work = steps(picture);
+        for (let step = work.next(), rested = start; ; step = work.next()) {
+          const now = performance.now();
+          if (step.done) return { ...step.value, ms: now - start };
+          if (now - rested < patience) continue;
+          await new Promise((resolve) => { setTimeout(resolve); });
+          rested = performance.now();
+        }
       };
     };
   }
 
-  // ------------------------------------------------------------------- boxes and scores
+  // --- boxes and scores ---
 
   function softmax(logits) {
     const highest = Math.max(...logits);
@@ -209,21 +204,23 @@
 
   /** All answers above the recipe's threshold, best first, at most `top_k` of each class. */
   function candidates({ offsets, logits }, priors, recipe) {
-    const heaps = recipe.class_names.map(() => []), classes = heaps.length;
+    const { class_names: names, score_threshold: threshold, top_k: most } = recipe;
+    const heaps = names.map(() => []), classes = names.length;
     priors.forEach((from, prior) => {
       const moves = offsets.slice(4 * prior, 4 * prior + 4);
       const said = logits.slice(classes * prior, classes * prior + classes);
       const scores = softmax(said);
       for (let label = 1; label < classes; label++) {
-        if (scores[label] <= recipe.score_threshold) continue;
-        const box = decode(moves, from, recipe.variances), name = recipe.class_names[label];
+        if (scores[label] <= threshold) continue;
+        const box = decode(moves, from, recipe.variances);
         heaps[label].push({
-          label, name, box, score: scores[label], prior, from, offsets: moves, logits: said, scores,
+          label, name: names[label], names, box, score: scores[label], prior, from, offsets: moves,
+          logits: said, scores,
         });
       }
     });
     const byScore = (a, b) => b.score - a.score; // of equal scores the earlier prior comes first
-    return heaps.flatMap((heap) => heap.sort(byScore).slice(0, recipe.top_k)).sort(byScore);
+    return heaps.flatMap((heap) => heap.sort(byScore).slice(0, most)).sort(byScore);
   }
 
   /** From what was said about every prior to detections, each with those that it `removed`. */
@@ -235,18 +232,15 @@
       .map(({ kept, struck }) => ({ ...all[kept], removed: struck.map((index) => all[index]) }));
   }
 
-  // ------------------------------------------------------------------------ where it runs
+  // --- where it runs ---
 
   /** A worker that answers pictures; it is made from a string, because file:// allows no other. */
   async function inWorker(stored) {
     const source = `"use strict";
-      let build = (${network})(), run;
-      onmessage = ({ data }) => {
-        if (!run) { run = build(data); return postMessage("ready"); }
-        const start = performance.now(), steps = run(data);
-        let step = steps.next();
-        while (!step.done) step = steps.next();
-        postMessage({ ...step.value, ms: performance.now() - start });
+      let run;
+      onmessage = async ({ data }) => {
+        if (run) postMessage(await run(data));
+        else postMessage(!!(run = (${network})()(data, Infinity)));
       };`;
     const worker = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
     const ask = (message) => new Promise((resolve, reject) => {
@@ -254,35 +248,19 @@
       worker.onerror = (event) => { event.preventDefault(); reject(new Error(event.message)); };
       worker.postMessage(message);
     });
-    return ask(stored).then(() => ask);
+    await ask(stored);
+    return ask;
   }
 
-  /** The same in the page's own thread, in pieces of some ten milliseconds. */
-  function inPieces(stored) {
-    const run = network()(stored);
-    return async (picture) => {
-      const start = performance.now(), steps = run(picture);
-      for (let step = steps.next(), rest = start; ; step = steps.next()) {
-        if (step.done) return { ...step.value, ms: performance.now() - start };
-        if (performance.now() - rest < 12) continue;
-        await new Promise((resolve) => { setTimeout(resolve); });
-        rest = performance.now();
-      }
-    };
-  }
-
-  /**
-   * Build the network from data/weights.js. The promise gives `threaded` and `detect(picture)`,
-   * which takes ImageData of any size, one at a time, and promises { found, ms }.
-   */
+  /** Build the network from its weights: detect(picture), one at a time, promises { found, ms }. */
   AnnotatedSSD.startDetector = async function (stored) {
     const priors = AnnotatedSSD.maths.makePriors(stored.priors);
     const worker = await inWorker(stored).catch(() => null);
-    const ask = worker || inPieces(stored);
+    const run = worker || network()(stored, 12); // in the page's own thread, if it must be
     return {
       threaded: worker !== null,
       async detect({ data, width, height }) {
-        const { ms, ...rows } = await ask({ data, width, height });
+        const { ms, ...rows } = await run({ data, width, height });
         return { ms, found: postprocess(rows, priors, stored.recipe) };
       },
     };
