@@ -78,6 +78,7 @@ book: setup  ## the book, at _build/html/index.html; a warning or a missing page
 	$(BIN)/python tools/plan.py
 	$(BIN)/python tools/pages.py
 	$(BIN)/python tools/try_data.py
+	$(BIN)/python tools/try_weights.py
 	$(BIN)/jupyter-book build . --all --builder html --path-output . -n -W --keep-going
 
 sync: setup  ## book/text/*.md -> book/*.ipynb; outputs stay where a cell did not change

@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import torch
 from torch import nn
-
 from try_data import SPEC_FIELDS, TARGET
 
 from ssd_annotated import GraffitiDigits, detect, pretrained
