@@ -30,7 +30,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test test-gpu bench bench-gpu book sync execute lab weights docker docker-test clean
+.PHONY: help setup lock lint format test test-pages test-gpu bench bench-gpu book sync execute lab weights docker docker-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ test: setup  ## pytest on the package, then nbval on every notebook, strict
 	$(BIN)/pytest tests
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 -n $(JOBS) \
 	  --dist loadfile --no-loadscope-reorder $(wildcard book/*.ipynb)
+
+test-pages: setup  ## the built pages in the system's Chromium; after `make book`
+	$(BIN)/pytest tests/pages -n $(JOBS) --dist worksteal
 
 test-gpu: setup  ## nbval on every notebook with the machine's GPU; fails without one
 	$(BIN)/python -c 'import torch; assert torch.cuda.is_available(), "torch finds no GPU here"'
