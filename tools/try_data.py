@@ -78,7 +78,7 @@ def presets() -> dict[str, dict]:
 
 def short(tensor: torch.Tensor) -> list:
     """Floats with the digits that single precision needs; JavaScript's fround restores the bits."""
-    return [json.loads(f"[{','.join(map(str, row))}]") for row in tensor.numpy()]
+    return tensor.numpy().astype(str).astype(float).tolist()
 
 
 @torch.no_grad()
@@ -97,7 +97,7 @@ def raw_detections(variant: str, index: int) -> dict:
     return {
         "image": data_uri(image, quality=88),
         "boxes": short(found.boxes),
-        "scores": short(found.scores[:, None]),
+        "scores": short(found.scores),
         "labels": found.labels.tolist(),
         "priors": priors.tolist(),
         "truth": short(target["boxes"]),

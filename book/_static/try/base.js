@@ -97,7 +97,7 @@
     return make("button", { type: "button", class: "try-button", onclick: click }, text);
   }
 
-  /** A polite voice for screen readers: say(text) speaks once the reader's hand has come to rest. */
+  /** A polite voice for screen readers: say(text) speaks once the hand has come to rest. */
   function announcer(element) {
     const region = make("p", { class: "try-hidden", "aria-live": "polite" });
     let timer;
@@ -123,7 +123,7 @@
   new MutationObserver(() => themed.forEach((redraw) => redraw()))
     .observe(document.documentElement, { attributeFilter: ["data-theme"] });
 
-  /** A canvas of width × height CSS pixels, as sharp as the screen, and its context in CSS pixels. */
+  /** A canvas of width × height CSS pixels, as sharp as the screen, and its context for them. */
   function canvas(width, height) {
     const ratio = window.devicePixelRatio || 1;
     const node = make("canvas", { width: width * ratio, height: height * ratio });

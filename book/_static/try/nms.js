@@ -1,12 +1,13 @@
 /** Who silences whom? What the shipped network said about three walls, and greedy suppression. */
 AnnotatedSSD.define("nms", async (element) => {
   "use strict";
-  const { load, dataset, make, svg, stage, slider, choice, button, announcer } = AnnotatedSSD;
-  const [{ class_names: names, scenes }] = await Promise.all([dataset("scenes"), load("maths.js")]);
+  const { load, dataset, make, svg, stage, slider, choice, button } = AnnotatedSSD;
+  const wanted = [dataset("scenes"), load("maths.js")];
+  const [{ class_names: names, scenes }] = await Promise.all(wanted);
   const { suppress } = AnnotatedSSD.maths;
   const SIDE = 256;
   const setting = { scene: Object.keys(scenes)[0], score: 0.3, overlap: 0.45, together: false };
-  let now; // the answers above the score threshold, and the steps that suppression takes
+  let now; // the scene, the answers that take part, and the steps of their suppression
   let position = 0; // steps taken; Infinity: all there are
 
   const picture = make("div");
@@ -17,9 +18,12 @@ AnnotatedSSD.define("nms", async (element) => {
   const go = (where) => () => { position = where(); show(); };
   const [restart, previous, next, end] = [
     button("Restart", go(() => 0)), button("Previous", go(() => position - 1)),
-    button("Next", go(() => position + 1)), button("All", go(() => Infinity))];
+    button("Next", go(() => position + 1)), button("To the end", go(() => Infinity)),
+  ];
+  const range = { step: 0.01, format: two };
 
   element.append(
+    make("p", { class: "try-title" }, "Let the best answer silence the others, step by step"),
     make("div", { class: "try-controls" },
       choice({
         label: "Scene", value: setting.scene, change: change("scene"),
@@ -28,24 +32,30 @@ AnnotatedSSD.define("nms", async (element) => {
       choice({
         label: "Suppress", value: "no", change: (value) => change("together")(value === "yes"),
         options: { no: "class by class", yes: "all classes together" },
+      }),
+      slider({
+        ...range, label: "Score above", min: 0.01, max: 0.95, value: 0.3, change: change("score"),
+      }),
+      slider({
+        ...range, label: "IoU above", min: 0, max: 1, value: 0.45, change: change("overlap"),
       })),
-    make("div", { class: "try-controls" },
-      slider({ label: "Score above", min: 0.01, max: 0.95, step: 0.01, value: 0.3, format: two, change: change("score") }),
-      slider({ label: "IoU above", min: 0, max: 1, step: 0.01, value: 0.45, format: two, change: change("overlap") })),
-    make("div", { class: "try-columns" }, picture, make("div", {}, heading, sentence,
-      make("div", { class: "try-controls", role: "group", "aria-label": "Steps" }, restart, previous, next, end),
-      make("p", { class: "try-hint" }, "Thick: kept in this step. Dashed: struck out by it. Pale: still waiting. Solid, with a name: kept."))));
-  const say = announcer(element);
+    make("div", { class: "try-columns" }, picture, make("div", {}, heading,
+      make("div", { class: "try-controls", role: "group", "aria-label": "Steps" },
+        restart, previous, next, end),
+      sentence,
+      make("p", { class: "try-hint" }, "Thickest: kept in this step. Dashed: struck out by it. " +
+        "Pale: waiting. With a name: kept."))));
+  const say = AnnotatedSSD.announcer(element);
 
   /** Which answers take part, best first, by their index in the data. */
   function candidates({ scores, labels, priors }) {
     const floor = Math.fround(setting.score); // the network's scores are in single precision
-    const seen = new Set();
+    const spoken = new Set();
     return [...labels.keys()].filter((index) => {
-      if (Math.fround(scores[index][0]) <= floor) return false;
-      // All together, a prior speaks for its best class only: the first of its answers.
-      const first = !seen.has(priors[index]);
-      seen.add(priors[index]);
+      if (Math.fround(scores[index]) <= floor) return false;
+      // All classes together, a prior speaks for its best one only: the first of its answers.
+      const first = !spoken.has(priors[index]);
+      spoken.add(priors[index]);
       return first || !setting.together;
     });
   }
@@ -64,51 +74,54 @@ AnnotatedSSD.define("nms", async (element) => {
     show();
   }
 
-  const title = (index) => `${names[now.scene.labels[index]]} (${two(now.scene.scores[index][0])})`;
+  const title = (index) => `${names[now.scene.labels[index]]} (${two(now.scene.scores[index])})`;
 
   function outline(index, kind) {
-    const [x0, y0, x1, y1] = now.scene.boxes[index].map((v) => v * SIDE);
-    const rect = svg("rect", { class: `try-answer ${kind}`, x: x0, y: y0, width: x1 - x0, height: y1 - y0 });
+    const [x, y, right, bottom] = now.scene.boxes[index].map((v) => v * SIDE);
+    const sides = { x, y, width: right - x, height: bottom - y };
+    const rect = svg("rect", { class: `try-answer ${kind}`, ...sides });
     if (!kind.includes("try-kept")) return [rect];
-    const y = y0 > 12 ? y0 - 3 : y0 + 11; // above the box, or inside where the picture ends
-    return [rect, svg("text", { class: "try-tag", x: Math.min(Math.max(x0, 1), 205), y }, title(index))];
+    // The name stands above the box, or inside where the picture ends.
+    const corner = { x: Math.min(Math.max(x, 1), 205), y: y > 12 ? y - 3 : y + 11 };
+    return [rect, svg("text", { class: "try-tag", ...corner }, title(index))];
   }
 
   function show() {
-    const { chosen, steps } = now;
+    const { chosen, steps, drawing } = now;
     position = Math.min(Math.max(position, 0), steps.length);
     const taken = steps.slice(0, position);
     const kept = taken.map((step) => step.kept);
     const gone = new Set(taken.flatMap((step) => [step.kept, ...step.struck]));
     const waiting = chosen.filter((index) => !gone.has(index));
     const last = taken.at(-1);
-    // Once all is done the last step is no longer of interest, only what is left.
+    // In the end only what is left is of interest.
     const stepping = position > 0 && position < steps.length;
-    now.drawing.replaceChildren(
+    const current = (index) => (stepping && index === last.kept ? "try-kept try-now" : "try-kept");
+    drawing.replaceChildren(
       ...waiting.flatMap((index) => outline(index, position ? "try-waiting" : "")),
       ...(stepping ? last.struck : []).flatMap((index) => outline(index, "try-struck")),
-      ...kept.flatMap((index) => outline(index, `try-kept${stepping && index === last.kept ? " try-now" : ""}`)));
+      ...kept.flatMap((index) => outline(index, current(index))));
     heading.textContent = `${chosen.length} answers, ${steps.length} survive`;
     sentence.textContent = tell(last, waiting.length);
     restart.disabled = previous.disabled = position === 0;
     next.disabled = end.disabled = position === steps.length;
     element.tryState = {
-      ...setting, position, candidates: chosen, kept, waiting, struck: last ? last.struck : [],
-      survivors: steps.map((step) => step.kept),
+      ...setting, position, kept, waiting, candidates: chosen,
+      struck: last ? last.struck : [], survivors: steps.map((step) => step.kept),
     };
     say(`${heading.textContent}. ${sentence.textContent}`);
   }
 
   function tell(last, waiting) {
-    const { steps } = now;
-    if (!last) return `Before suppression all ${now.chosen.length} answers wait.`;
+    const { steps, chosen } = now;
+    if (!chosen.length) return "No answer scores so much.";
+    if (!last) return `All ${chosen.length} answers wait. The best is ${title(chosen[0])}.`;
     if (position === steps.length) {
-      const digits = steps.slice(0, 8).map((step) => title(step.kept)).join(", ");
-      return `Kept, best first: ${digits}${steps.length > 8 ? ", …" : ""}.`;
+      const best = steps.slice(0, 8).map((step) => title(step.kept)).join(", ");
+      return `Kept, best first: ${best}${steps.length > 8 ? " …" : "."}`;
     }
-    const out = last.struck.length;
-    return `Step ${position} of ${steps.length}: keep ${title(last.kept)}, the best that waits. ` +
-      `It strikes out ${out === 0 ? "nobody" : out}${out ? `, such as ${title(last.struck[0])}` : ""}. ${waiting} still wait.`;
+    return `Step ${position} of ${steps.length}: keep ${title(last.kept)}, the best that waited. ` +
+      `It strikes out ${last.struck.length || "nobody"}; ${waiting} still wait.`;
   }
 
   compute();
