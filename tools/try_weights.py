@@ -57,6 +57,14 @@ PAINTS = {
     "green": "#00c850",
     "blue": "#1e5aff",
 }
+#: How many of such digits it recognises, in these paints on these walls, if each point is moved by
+#: so much of the square (standard deviation); a test counts again.
+RECOGNISED = {0.0: 0.94, 0.07: 0.9}
+HINT = (
+    "Best are digits a third to half as high as the picture, and sevens with a bar, as in the "
+    "handwriting that it learned from. Of digits like those that the button sprays, in these "
+    "paints on these photographs, it recognised {:.0%}; from a shakier hand {:.0%}."
+)
 SCENES = (0, 1, 2, 6)  # of the seed that draws the picture on the book's first page
 
 
@@ -167,6 +175,7 @@ def pictures(model: SSD) -> dict[str, object]:
     return {
         "pictures": [{"name": name, "source": source} for name, source in shown],
         "paints": PAINTS,
+        "hint": HINT.format(*RECOGNISED.values()),
         "digits": [[points(line) for line in lines] for lines in DIGITS.values()],
         "preview": [
             {"box": numbers(box), "score": round(score, 4), "name": CLASS_NAMES[label]}

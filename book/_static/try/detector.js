@@ -2,14 +2,14 @@
 AnnotatedSSD.define("detector", async (element) => {
   "use strict";
   const { load, dataset, make, svg, slider, choice, button, announcer } = AnnotatedSSD;
-  const { pictures, paints, digits, preview } = await dataset("pictures");
+  const { pictures, paints, digits, preview, hint } = await dataset("pictures");
   const SIDE = 256; // pixels of a picture at most; the network shrinks it to its own 128
   const setting = { score: 0.5, paint: "yellow", width: 0.08 };
   let detector = null, found = preview, chosen = null; // chosen: the detection that is explained
   let strokes = [], camera = null, turn = 7;
   let looks = 0, looking = false, again = false, ms = 0;
 
-  // --- the elements ---
+  // --- elements ---
 
   const two = (value) => value.toFixed(2);
   const controls = (...children) => make("div", { class: "try-controls" }, ...children);
@@ -112,7 +112,7 @@ AnnotatedSSD.define("detector", async (element) => {
     film.textContent = "Camera";
   }
 
-  // --- the strokes ---
+  // --- strokes ---
 
   const stroke = (points) => ({ colour: paints[setting.paint], width: setting.width, points });
 
@@ -256,8 +256,7 @@ AnnotatedSSD.define("detector", async (element) => {
     }));
     if (focused >= 0) (list.children[focused] || select).focus();
     detail.replaceChildren(...(chosen ? explain(chosen) : [make("p", { class: "try-hint" }, boxes.length
-      ? "Choose an answer here, or click its box, to see which prior gave it."
-      : "Draw a digit, as high as a third or half of the picture.")]));
+      ? "Choose an answer here, or click its box, to see which prior gave it." : hint)]));
     say(`${heading.textContent}: ${boxes.slice(0, 12).map(title).join(", ")}`);
   }
 
