@@ -192,7 +192,7 @@ AnnotatedSSD.define("detector", async (element) => {
     again = true;
     if (!detector) update();
     if (!detector || looking) return;
-    looking = true;
+    looking = element.tryState.busy = true;
     while (again) {
       again = false;
       ({ found, ms } = await detector.detect(context.getImageData(0, 0, canvas.width, canvas.width)));
