@@ -400,9 +400,11 @@ def test_survivors_are_the_package_s(page, site, said, scene):
 
 def test_steps_are_greedy_suppression(page, site):
     found = figure(page, site, "nms")
-    choose(found, "Scene", "a crowd")
+    choose(found, "Scene", "a crowd of twins")
     slide(found, "Score above", 0.1)
-    data = found.evaluate("async () => (await AnnotatedSSD.dataset('scenes')).scenes['a crowd']")
+    data = found.evaluate(
+        "async () => (await AnnotatedSSD.dataset('scenes')).scenes['a crowd of twins']"
+    )
     boxes, labels = torch.tensor(data["boxes"]), data["labels"]
     waiting, kept = state(found, "waiting", "kept")
     assert kept == []
@@ -467,16 +469,6 @@ def test_figures_turn_dark_with_the_page(page, site):
         page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
         strokes.append(found.evaluate(stroke))
     assert strokes[0] != strokes[1]
-    told = page.evaluate(
-        """async () => {
-             const told = [];
-             AnnotatedSSD.onTheme(() => told.push(AnnotatedSSD.colour("truth")));
-             document.documentElement.dataset.theme = "light";
-             await new Promise((done) => setTimeout(done));
-             return told;
-           }"""
-    )
-    assert told == ["#0fa968"]
 
 
 @pytest.mark.parametrize("name", ["iou", "priors", "nms"])

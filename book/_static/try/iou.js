@@ -1,16 +1,13 @@
 /** How wrong is four pixels? Two boxes, the areas they share and cover, and IoU over the shift. */
 AnnotatedSSD.define("iou", async (element) => {
   "use strict";
-  const { load, dataset, make, svg, stage, movable, button } = AnnotatedSSD;
+  const { load, dataset, make, svg, outline, stage, movable, button } = AnnotatedSSD;
   const [photograph] = await Promise.all([dataset("astronaut"), load("maths.js")]);
   const { areas, iou } = AnnotatedSSD.maths;
   const SIDE = 300; // SSD300 sees every photograph at 300 × 300 pixels
   const [WIDTH, HEIGHT] = [270, 150]; // of the plot
 
-  const on = stage(SIDE, SIDE, photograph.image, photograph.alt);
-  const regions = ["truth", "detection", "shared"]
-    .map((kind) => svg("rect", { class: `try-area-${kind}` }));
-  on.drawing.append(...regions);
+  const on = stage(SIDE, photograph.image, photograph.alt);
   const box = [0, 0, 9, 9]; // until an object is chosen, below
   const object = movable(on, { name: "object", kind: "truth", box, change: draw });
   const answer = movable(on, { name: "answer", kind: "detection", box, change: draw });
@@ -35,9 +32,10 @@ AnnotatedSSD.define("iou", async (element) => {
     const [x0, y0, x1, y1] = truth;
     const side = Math.min(SIDE, Math.max(60, 2.6 * Math.max(x1 - x0, y1 - y0)));
     const low = (a, b) => Math.min(Math.max(0, (a + b - side) / 2), SIDE - side);
-    on.look(low(x0, x1), low(y0, y1), side, side);
-    object.quiet(truth);
-    answer.set(truth.map((v) => v + 4));
+    on.look(low(x0, x1), low(y0, y1), side);
+    object.put(truth);
+    answer.put(truth.map((v) => v + 4));
+    draw();
   }
 
   const things = Object.entries(photograph.objects)
@@ -51,17 +49,13 @@ AnnotatedSSD.define("iou", async (element) => {
       "All pixels are those of the 300 × 300 that SSD300 sees; small objects are magnified."));
   const say = AnnotatedSSD.announcer(element);
 
-  function place(rect, [x, y, right, bottom]) {
-    const [width, height] = [Math.max(0, right - x), Math.max(0, bottom - y)];
-    Object.entries({ x, y, width, height }).forEach(([name, v]) => rect.setAttribute(name, v));
-  }
-
   function draw() {
     const [a, b] = [object.box, answer.box];
     const { shared, covered } = areas(a, b);
     const value = iou(a, b);
     const both = a.map((v, k) => (k < 2 ? Math.max(v, b[k]) : Math.min(v, b[k])));
-    [a, b, both].forEach((corners, k) => place(regions[k], corners));
+    on.drawing.replaceChildren(outline(a, "try-area-truth"), outline(b, "try-area-detection"),
+      outline(both, "try-area-shared"));
 
     // How far apart the centres are, and which way; straight down the diagonal if not at all.
     const shift = [0, 1].map((k) => (b[k] + b[k + 2] - a[k] - a[k + 2]) / 2);

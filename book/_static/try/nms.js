@@ -1,7 +1,7 @@
 /** Who silences whom? What the shipped network said about three walls, and greedy suppression. */
 AnnotatedSSD.define("nms", async (element) => {
   "use strict";
-  const { load, dataset, make, svg, stage, slider, choice, button } = AnnotatedSSD;
+  const { load, dataset, make, svg, outline, stage, slider, choice, button } = AnnotatedSSD;
   const wanted = [dataset("scenes"), load("maths.js")];
   const [{ class_names: names, scenes }] = await Promise.all(wanted);
   const { suppress } = AnnotatedSSD.maths;
@@ -68,7 +68,7 @@ AnnotatedSSD.define("nms", async (element) => {
     const steps = suppress(boxes, heaps, setting.overlap).map(({ kept, struck }) =>
       ({ kept: chosen[kept], struck: struck.map((index) => chosen[index]) }));
     const alt = `A photograph with ${scene.truth.length} painted digits.`;
-    const on = stage(SIDE, SIDE, scene.image, alt);
+    const on = stage(SIDE, scene.image, alt);
     picture.replaceChildren(on.element);
     now = { scene, chosen, steps, drawing: on.drawing };
     show();
@@ -76,14 +76,15 @@ AnnotatedSSD.define("nms", async (element) => {
 
   const title = (index) => `${names[now.scene.labels[index]]} (${two(now.scene.scores[index])})`;
 
-  function outline(index, kind) {
-    const [x, y, right, bottom] = now.scene.boxes[index].map((v) => v * SIDE);
-    const sides = { x, y, width: right - x, height: bottom - y };
-    const rect = svg("rect", { class: `try-answer ${kind}`, ...sides });
-    if (!kind.includes("try-kept")) return [rect];
-    // The name stands above the box, or inside where the picture ends.
-    const corner = { x: Math.min(Math.max(x, 1), 205), y: y > 12 ? y - 3 : y + 11 };
-    return [rect, svg("text", { class: "try-tag", ...corner }, title(index))];
+  const inPixels = (index) => now.scene.boxes[index].map((v) => v * SIDE);
+  const draw = (indices, kind) =>
+    indices.map((index) => outline(inPixels(index), `try-answer ${kind}`));
+
+  /** A name stands above its box, or inside where the picture ends. */
+  function tag(index) {
+    const [x, y] = inPixels(index);
+    const place = { x: Math.min(Math.max(x, 1), 205), y: y > 12 ? y - 3 : y + 11 };
+    return svg("text", { class: "try-tag", ...place }, title(index));
   }
 
   function show() {
@@ -96,11 +97,10 @@ AnnotatedSSD.define("nms", async (element) => {
     const last = taken.at(-1);
     // In the end only what is left is of interest.
     const stepping = position > 0 && position < steps.length;
-    const current = (index) => (stepping && index === last.kept ? "try-kept try-now" : "try-kept");
     drawing.replaceChildren(
-      ...waiting.flatMap((index) => outline(index, position ? "try-waiting" : "")),
-      ...(stepping ? last.struck : []).flatMap((index) => outline(index, "try-struck")),
-      ...kept.flatMap((index) => outline(index, current(index))));
+      ...draw(waiting, position ? "try-waiting" : ""), ...draw(kept, "try-kept"),
+      ...(stepping ? [...draw(last.struck, "try-struck"), ...draw([last.kept], "try-now")] : []),
+      ...kept.map(tag));
     heading.textContent = `${chosen.length} answers, ${steps.length} survive`;
     sentence.textContent = tell(last, waiting.length);
     restart.disabled = previous.disabled = position === 0;

@@ -1,7 +1,7 @@
 /** Who learns this box? SSD300's 8732 priors, and those that learn one object or two. */
 AnnotatedSSD.define("priors", async (element) => {
   "use strict";
-  const { load, dataset, make, svg, stage, movable, slider, choice, button } = AnnotatedSSD;
+  const { load, dataset, make, outline, stage, movable, slider, choice, button } = AnnotatedSSD;
   // A chapter may ask for another photograph, start, preset or number of boxes.
   const { photo = "astronaut", object = "head", preset = "paper", boxes: count } = element.dataset;
   const wanted = [dataset(photo), dataset("presets"), load("maths.js")];
@@ -14,9 +14,7 @@ AnnotatedSSD.define("priors", async (element) => {
   let sides; // of the maps, in cells
   let ends; // where each map's priors end, in the list of all
 
-  const on = stage(SIDE, SIDE, image, alt);
-  const lines = svg("g");
-  on.drawing.append(lines);
+  const on = stage(SIDE, image, alt);
   const heading = make("p", { class: "try-big" });
   const table = make("table");
   const verdict = make("p");
@@ -45,7 +43,7 @@ AnnotatedSSD.define("priors", async (element) => {
     format: (value) => value.toFixed(2), change: change("threshold"),
   });
   const around = Object.entries(places)
-    .map(([name, box]) => button(name, () => objects[0].set(box)));
+    .map(([name, box]) => button(name, () => { objects[0].put(box); draw(); }));
 
   element.append(
     make("p", { class: "try-title" }, "Draw a box, and see which priors learn it"),
@@ -89,11 +87,10 @@ AnnotatedSSD.define("priors", async (element) => {
     const counts = learners.map((own) => own.length);
     const best = found.best.map((prior, k) => found.overlaps[k][prior]);
 
-    lines.replaceChildren(...learners.flatMap((own, k) => own.map((prior) => {
-      const [x, y, right, bottom] = priors[prior].map((v) => v * SIDE);
+    on.drawing.replaceChildren(...learners.flatMap((own, k) => own.map((prior) => {
       const forced = found.overlaps[k][prior] < setting.threshold ? " try-forced" : "";
-      const kind = `try-prior${k ? " try-second" : ""}${forced}`;
-      return svg("rect", { class: kind, x, y, width: right - x, height: bottom - y });
+      const corners = priors[prior].map((v) => v * SIDE);
+      return outline(corners, `try-prior${k ? " try-second" : ""}${forced}`);
     })));
     table.replaceChildren(
       row("th", "map", ...sides.map((side) => `${side}²`), "all", "best IoU"),
@@ -110,10 +107,10 @@ AnnotatedSSD.define("priors", async (element) => {
     say(`${heading.textContent}. ${verdict.textContent}`);
   }
 
-  function row(tag, head, ...cells) {
-    const scope = tag === "th" ? { scope: "col" } : {};
-    return make("tr", {}, make("th", { scope: tag === "th" ? "col" : "row" }, head),
-      ...cells.map((cell) => make(tag, scope, String(cell))));
+  /** A row of the table; the first cell is a heading, and so are all if `tag` says so. */
+  function row(tag, ...cells) {
+    const kinds = cells.map((_, k) => (k ? tag : "th"));
+    return make("tr", {}, ...cells.map((cell, k) => make(kinds[k], {}, String(cell))));
   }
 
   function alone(learners, best) {
