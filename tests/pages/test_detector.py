@@ -100,7 +100,9 @@ def crops():
     """Scenes as cameras and other programs give them: of other sizes, one of them upright."""
     scene = GraffitiDigits("test", length=22, image_size=256)[21][0]
     yield from (scene, cv2.resize(scene, (200, 200)), cv2.resize(scene, (90, 90)))
-    yield np.concatenate([np.zeros((20, 256, 3), np.uint8), scene, np.zeros((20, 256, 3), np.uint8)])
+    yield np.concatenate(
+        [np.zeros((20, 256, 3), np.uint8), scene, np.zeros((20, 256, 3), np.uint8)]
+    )
 
 
 def test_twenty_scenes_give_the_boxes_and_scores_of_the_package(figure, record_property):
@@ -178,8 +180,14 @@ def test_a_finger_draws_without_scrolling_the_page(figure, page):
     before = page.evaluate("scrollY")
     finger = page.context.new_cdp_session(page)
     for line in DRAWN:
-        steps = [np.array(a) + (np.array(b) - a) * t for a, b in zip(line, line[1:]) for t in (0, 0.5, 1)]
-        for kind, point in [("Start", steps[0]), *(("Move", step) for step in steps), ("End", None)]:
+        steps = [
+            np.array(a) + (np.array(b) - a) * t for a, b in zip(line, line[1:]) for t in (0, 0.5, 1)
+        ]
+        for kind, point in [
+            ("Start", steps[0]),
+            *(("Move", step) for step in steps),
+            ("End", None),
+        ]:
             places = [] if point is None else [figure.place(*point)]
             points = [{"x": x, "y": y} for x, y in places]
             finger.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
