@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import try_weights
-from torch.nn import functional as F
 
 from ssd_annotated import GraffitiDigits, detect, pairwise_iou, pretrained
 from ssd_annotated.data.spray import photographs

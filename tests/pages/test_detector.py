@@ -68,7 +68,9 @@ class Figure:
                 let moments = 0;
                 const buttons = [...element.querySelectorAll("button")];
                 buttons.find((each) => each.textContent === "Clear").click();
-                for (; element.tryState.busy; moments += 1) await new Promise(requestAnimationFrame);
+                for (; element.tryState.busy; moments += 1) {
+                    await new Promise(requestAnimationFrame);
+                }
                 return moments;
             }"""
         )
@@ -100,9 +102,8 @@ def crops():
     """Scenes as cameras and other programs give them: of other sizes, one of them upright."""
     scene = GraffitiDigits("test", length=22, image_size=256)[21][0]
     yield from (scene, cv2.resize(scene, (200, 200)), cv2.resize(scene, (90, 90)))
-    yield np.concatenate(
-        [np.zeros((20, 256, 3), np.uint8), scene, np.zeros((20, 256, 3), np.uint8)]
-    )
+    frame = np.zeros((20, 256, 3), np.uint8)  # of an upright picture only the middle is used
+    yield np.concatenate([frame, scene, frame])
 
 
 def test_twenty_scenes_give_the_boxes_and_scores_of_the_package(figure, record_property):
@@ -134,7 +135,7 @@ def test_all_that_is_sure_at_least_a_little_agrees(figure):
     assert_same(shown[:sure], type(found)(*(column[:sure] for column in found)))
 
 
-def test_without_workers_the_page_computes_the_same_in_pieces(page, site, figure):
+def test_without_workers_the_page_computes_the_same_in_pieces(page, figure):
     scene = GraffitiDigits("test", length=3)[2][0]
     looks = figure.start()
     figure.open(scene, looks)
@@ -180,16 +181,9 @@ def test_a_finger_draws_without_scrolling_the_page(figure, page):
     before = page.evaluate("scrollY")
     finger = page.context.new_cdp_session(page)
     for line in DRAWN:
-        steps = [
-            np.array(a) + (np.array(b) - a) * t for a, b in zip(line, line[1:]) for t in (0, 0.5, 1)
-        ]
-        for kind, point in [
-            ("Start", steps[0]),
-            *(("Move", step) for step in steps),
-            ("End", None),
-        ]:
-            places = [] if point is None else [figure.place(*point)]
-            points = [{"x": x, "y": y} for x, y in places]
+        touches = [("Start", line[:1]), *(("Move", [point]) for point in line), ("End", [])]
+        for kind, places in touches:
+            points = [{"x": x, "y": y} for x, y in (figure.place(*point) for point in places)]
             finger.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
     figure.settled(looks)
     assert page.evaluate("scrollY") == before
