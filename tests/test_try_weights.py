@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 import try_weights
+from torch.nn.functional import conv2d, max_pool2d
 
 from ssd_annotated import GraffitiDigits, detect, pairwise_iou, pretrained
 from ssd_annotated.data.spray import photographs
@@ -47,11 +47,11 @@ def test_what_is_packed_gives_the_logits_of_the_network():
     maps, x = [], images
     for block in range(6):
         for weight, bias in layers[2 * block : 2 * block + 2]:
-            x = F.conv2d(x, weight, bias, padding=1).relu()
-        x = F.max_pool2d(x, 2)
+            x = conv2d(x, weight, bias, padding=1).relu()
+        x = max_pool2d(x, 2)
         maps.append(x)
     maps = [*maps[2:], x.amax(dim=(2, 3), keepdim=True)]
-    said = [F.conv2d(m, w, b, padding=w.shape[-1] // 2) for m, (w, b) in zip(maps, layers[12:])]
+    said = [conv2d(m, w, b, padding=w.shape[-1] // 2) for m, (w, b) in zip(maps, layers[12:])]
     rows = [s.permute(0, 2, 3, 1) for s in said]
     ours = torch.cat([row[..., :16].reshape(8, -1, 4) for row in rows], dim=1)
     assert (ours - offsets).abs().max() < 0.005
