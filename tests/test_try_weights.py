@@ -77,7 +77,7 @@ def painted(rng, digit, wall, colour, shake):
     image, brush = wall.copy(), 0.08
     lines = [try_weights.points(line) for line in try_weights.DIGITS[digit]]
     lines = [line + shake * rng.standard_normal(np.shape(line)) for line in lines]
-    lines = [corner + line * (wide, high) for line in lines]
+    lines = [corner + try_weights.smooth(line) * (wide, high) for line in lines]
     for line in lines:
         points = np.rint(line * len(wall) * 16).astype(np.int32)
         cv2.polylines(image, [points], False, colour, round(brush * len(wall)), cv2.LINE_AA, 4)

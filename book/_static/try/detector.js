@@ -46,7 +46,8 @@ AnnotatedSSD.define("detector", async (element) => {
           format: (value) => `${Math.round(100 * value)}%`, change: (value) => { setting.width = value; },
         }),
         make("div", { class: "try-paints" }, button("Undo", () => repaint(strokes.slice(0, -1))),
-          button("Clear", () => repaint([])), button("Spray one for me", spray)))),
+          button("Clear", () => repaint([])), button("Spray one for me", spray))),
+        make("p", { class: "try-hint" }, hint)),
       make("div", {}, heading, sentence, slider({
         label: "Score above", min: 0.01, max: 0.95, step: 0.01, value: setting.score, format: two,
         change: (value) => { setting.score = value; update(); },
@@ -133,10 +134,10 @@ AnnotatedSSD.define("detector", async (element) => {
     look();
   }
 
-  /** A digit somewhere, in the chosen paint; all ten have their turn. */
+  /** A digit near a corner, in the chosen paint; all ten have their turn. */
   function spray() {
-    const high = 0.35 + 0.15 * Math.random(), wide = 0.75 * high;
-    const [left, top] = [wide, high].map((size) => 0.08 + (0.84 - size) * Math.random());
+    const high = 0.35 + 0.1 * Math.random(), wide = 0.75 * high;
+    const [left, top] = [wide, high].map((size, axis) => (turn >> axis & 1 ? 0.9 - size : 0.1));
     const lines = digits[turn].map((line) => stroke(line.map(([x, y]) => [left + wide * x, top + high * y])));
     turn = (turn + 3) % 10;
     repaint([...strokes, ...lines]);
@@ -255,8 +256,8 @@ AnnotatedSSD.define("detector", async (element) => {
       return entry;
     }));
     if (focused >= 0) (list.children[focused] || select).focus();
-    detail.replaceChildren(...(chosen ? explain(chosen) : [make("p", { class: "try-hint" }, boxes.length
-      ? "Choose an answer here, or click its box, to see which prior gave it." : hint)]));
+    detail.replaceChildren(...(chosen ? explain(chosen) : [
+      make("p", { class: "try-hint" }, "Choose an answer, or click its box, to see which prior gave it.")]));
     say(`${heading.textContent}: ${boxes.slice(0, 12).map(title).join(", ")}`);
   }
 
