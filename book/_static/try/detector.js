@@ -6,7 +6,7 @@ AnnotatedSSD.define("detector", async (element) => {
   const SIDE = 256; // pixels of a picture at most; the network shrinks it to its own 128
   const setting = { score: 0.5, paint: "yellow", width: 0.08 };
   let detector = null, found = preview, chosen = null; // chosen: the detection that is explained
-  let strokes = [], camera = null, turn = 7;
+  let strokes = [], camera = null, sprayed = 0;
   let looks = 0, looking = false, again = false, ms = 0;
 
   // --- elements ---
@@ -134,12 +134,12 @@ AnnotatedSSD.define("detector", async (element) => {
     look();
   }
 
-  /** A digit near a corner, in the chosen paint; all ten have their turn. */
+  /** The next digit, in the next corner and in the chosen paint. */
   function spray() {
     const high = 0.35 + 0.1 * Math.random(), wide = 0.75 * high;
-    const [left, top] = [wide, high].map((size, axis) => (turn >> axis & 1 ? 0.9 - size : 0.1));
-    const lines = digits[turn].map((line) => stroke(line.map(([x, y]) => [left + wide * x, top + high * y])));
-    turn = (turn + 3) % 10;
+    const [left, top] = [wide, high].map((size, axis) => (sprayed >> axis & 1 ? 0.9 - size : 0.1));
+    const lines = digits[(7 + 3 * sprayed) % 10].map((line) => stroke(line.map(([x, y]) => [left + wide * x, top + high * y])));
+    sprayed += 1;
     repaint([...strokes, ...lines]);
   }
 
@@ -152,7 +152,7 @@ AnnotatedSSD.define("detector", async (element) => {
     canvas.setPointerCapture(event.pointerId);
     canvas.onpointermove = (now) => {
       const [x, y] = place(now);
-      // What moves by less than three pixels of a phone is a click, and no line.
+      // What moves by less than three pixels of a phone is a click.
       if (strokes.at(-1) !== line && Math.hypot(x - first[0], y - first[1]) < 0.01) return;
       if (strokes.at(-1) !== line) strokes.push(line);
       paint(line, line.points.push([x, y]) - 2);
@@ -198,14 +198,14 @@ AnnotatedSSD.define("detector", async (element) => {
       again = false;
       ({ found, ms } = await detector.detect(context.getImageData(0, 0, canvas.width, canvas.width)));
       looks += 1;
-      // What is explained may be there again.
+      // What is explained may be there still.
       chosen = chosen && found.find((each) => each.prior === chosen.prior && each.label === chosen.label);
       looking = again;
       update();
     }
   }
 
-  const shown = () => found.filter(({ score }) => score > setting.score);
+  const shown = () => found.filter((each) => each.score > setting.score);
   const title = ({ name, score }) => `${name} (${two(score)})`;
 
   function choose(detection) {
