@@ -10,9 +10,7 @@
 
 // Our own address, under whatever path the site lies; the other files are next to it.
 const here = document.currentScript.src;
-const figures = {}; // name -> mount(element)
-const values = {}; // name of a data file -> its value
-const loading = {}; // address -> promise
+const [figures, values, loading] = [{}, {}, {}]; // by name; data by name; promises by address
 
 /** Announce a figure: `mount(element)` fills the element; it may return a promise. */
 function define(name, mount) {
@@ -60,7 +58,7 @@ function fill(node, attributes, children) {
   return node;
 }
 
-/** An HTML element; attributes that begin with "on" are listeners, children may be strings. */
+/** An HTML element; attributes that begin with "on" are listeners. */
 function make(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
@@ -79,7 +77,7 @@ function slider({ label, min, max, step, value, format = String, change }) {
     input.setAttribute("aria-valuetext", output.textContent);
     change(input.valueAsNumber);
   });
-  return make("label", { class: "try-slider" }, make("span", {}, label), input, output);
+  return make("label", { class: "try-slider" }, label, input, output);
 }
 
 /** A list to choose from, with a label; `options` maps values to what the reader sees. */
@@ -87,7 +85,7 @@ function choice({ label, options, value, change }) {
   const entries = Object.entries(options).map(([key, text]) =>
     make("option", { value: key, selected: key === value && "" }, text));
   const select = make("select", { onchange: () => change(select.value) }, ...entries);
-  return make("label", { class: "try-choice" }, make("span", {}, label), select);
+  return make("label", {}, label, select);
 }
 
 function button(text, click) {
@@ -139,6 +137,7 @@ const KEYS = { // steps in x and y
   Home: [-10, 0], End: [10, 0], PageUp: [0, -10], PageDown: [0, 10],
 };
 const LEAST = 4; // the smallest side of a box
+const how = "Drag a box or its corners, or use the arrow keys, with Shift to resize. ";
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 /**
@@ -239,7 +238,7 @@ async function mount(element) {
 
 window.AnnotatedSSD = {
   define, load, data, dataset, state, make, svg, slider, choice, button, announcer, outline,
-  stage, movable,
+  stage, movable, how,
 };
 
 const near = new IntersectionObserver((entries) => {

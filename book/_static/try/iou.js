@@ -1,7 +1,7 @@
 /** How wrong is four pixels? Two boxes, the areas they share and cover, and IoU over the shift. */
 AnnotatedSSD.define("iou", async (element) => {
   "use strict";
-  const { load, dataset, make, svg, outline, stage, movable, button } = AnnotatedSSD;
+  const { load, dataset, make, svg, outline, stage, movable, how, button } = AnnotatedSSD;
   const [photograph] = await Promise.all([dataset("astronaut"), load("maths.js")]);
   const { areas, iou } = AnnotatedSSD.maths;
   const SIDE = 300; // SSD300 sees every photograph at 300 × 300 pixels
@@ -27,7 +27,7 @@ AnnotatedSSD.define("iou", async (element) => {
     word(8, 2, "IoU", "start"), word(WIDTH / 2, HEIGHT + 38, "shift in this direction, pixels"),
     ticks, drop, path, dot);
 
-  /** Frame something, the answer four pixels off, and look closer if it is small. */
+  /** Frame a thing, the answer four pixels off, and look closer if it is small. */
   function choose(truth) {
     const [x0, y0, x1, y1] = truth;
     const side = Math.min(SIDE, Math.max(60, 2.6 * Math.max(x1 - x0, y1 - y0)));
@@ -44,8 +44,7 @@ AnnotatedSSD.define("iou", async (element) => {
     make("p", { class: "try-title" }, "Move one of the boxes, and see what is left of their IoU"),
     make("div", { class: "try-controls" }, "Four pixels off:", ...things),
     make("div", { class: "try-columns" }, on.element, make("div", {}, number, sentence, plot)),
-    make("p", { class: "try-hint" },
-      "Drag the boxes or their corners, or use the arrow keys, with Shift to resize. " +
+    make("p", { class: "try-hint" }, how,
       "All pixels are those of the 300 × 300 that SSD300 sees; small objects are magnified."));
   const say = AnnotatedSSD.announcer(element);
 

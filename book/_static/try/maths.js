@@ -70,8 +70,8 @@ function cellShapes([size, extra], pairs, order) {
  *   object and prior; `best`, each object's favourite prior.
  */
 function match(priors, boxes, threshold, method) {
-  const overlaps = boxes.map((box) => Float64Array.from(priors, (prior) => iou(box, prior)));
-  const matches = new Int32Array(priors.length).fill(-1);
+  const overlaps = boxes.map((box) => priors.map((prior) => iou(box, prior)));
+  const matches = priors.map(() => -1);
   for (let i = 0; i < priors.length; i += 1) {
     let top = -1; // of equal objects the first
     for (let j = 0; j < boxes.length; j += 1) {

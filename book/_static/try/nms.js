@@ -47,17 +47,12 @@ AnnotatedSSD.define("nms", async (element) => {
         "Pale: waiting. With a name: kept."))));
   const say = AnnotatedSSD.announcer(element);
 
-  /** Which answers take part, best first, by their index in the data. */
+  /** The answers that take part, by their index in the data: best first. */
   function candidates({ scores, labels, priors }) {
     const floor = Math.fround(setting.score); // the network's scores are in single precision
-    const spoken = new Set();
-    return [...labels.keys()].filter((index) => {
-      if (Math.fround(scores[index]) <= floor) return false;
-      // All classes together, a prior speaks for its best one only: the first of its answers.
-      const first = !spoken.has(priors[index]);
-      spoken.add(priors[index]);
-      return first || !setting.together;
-    });
+    // All classes together, a prior speaks for its best one only: the first of its answers.
+    return [...labels.keys()].filter((index) => Math.fround(scores[index]) > floor &&
+      (!setting.together || priors.indexOf(priors[index]) === index));
   }
 
   function compute() {
@@ -77,8 +72,7 @@ AnnotatedSSD.define("nms", async (element) => {
   const title = (index) => `${names[now.scene.labels[index]]} (${two(now.scene.scores[index])})`;
 
   const inPixels = (index) => now.scene.boxes[index].map((v) => v * SIDE);
-  const draw = (indices, kind) =>
-    indices.map((index) => outline(inPixels(index), `try-answer ${kind}`));
+  const draw = (some, kind) => some.map((index) => outline(inPixels(index), `try-answer ${kind}`));
 
   /** A name stands above its box, or inside where the picture ends. */
   function tag(index) {
@@ -95,8 +89,7 @@ AnnotatedSSD.define("nms", async (element) => {
     const gone = new Set(taken.flatMap((step) => [step.kept, ...step.struck]));
     const waiting = chosen.filter((index) => !gone.has(index));
     const last = taken.at(-1);
-    // In the end only what is left is of interest.
-    const stepping = position > 0 && position < steps.length;
+    const stepping = last && position < steps.length; // in the end only what is left counts
     drawing.replaceChildren(
       ...draw(waiting, position ? "try-waiting" : ""), ...draw(kept, "try-kept"),
       ...(stepping ? [...draw(last.struck, "try-struck"), ...draw([last.kept], "try-now")] : []),

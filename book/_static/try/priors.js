@@ -1,7 +1,8 @@
 /** Who learns this box? SSD300's 8732 priors, and those that learn one object or two. */
 AnnotatedSSD.define("priors", async (element) => {
   "use strict";
-  const { load, dataset, make, outline, stage, movable, slider, choice, button } = AnnotatedSSD;
+  const { load, dataset, make, outline, stage, movable, how, slider, choice, button } =
+    AnnotatedSSD;
   // A chapter may ask for another photograph, start, preset or number of boxes.
   const { photo = "astronaut", object = "head", preset = "paper", boxes: count } = element.dataset;
   const wanted = [dataset(photo), dataset("presets"), load("maths.js")];
@@ -10,9 +11,7 @@ AnnotatedSSD.define("priors", async (element) => {
   const SIDE = 300; // SSD300 sees every photograph at 300 × 300 pixels
   const NAMES = ["A", "B"];
   const setting = { preset, threshold: 0.5, method: "bipartite" };
-  let priors; // as corners
-  let sides; // of the maps, in cells
-  let ends; // where each map's priors end, in the list of all
+  let priors, sides, ends; // as corners; of the maps, in cells; where each map's priors end
 
   const on = stage(SIDE, image, alt);
   const heading = make("p", { class: "try-big" });
@@ -31,13 +30,8 @@ AnnotatedSSD.define("priors", async (element) => {
     label: "First prior", value: "bipartite", change: change("method"),
     options: { bipartite: "bipartite (Caffe)", argmax: "argmax (torchvision)" },
   });
-  const published = choice({
-    label: "Priors", value: preset, change: (name) => { use(name); draw(); },
-    options: {
-      paper: "the paper", "caffe-voc": "VOC (Caffe)", "caffe-coco": "COCO (Caffe)",
-      torchvision: "torchvision",
-    },
-  });
+  const options = Object.fromEntries(Object.keys(presets).map((name) => [name, name]));
+  const published = choice({ label: "Priors", value: preset, change: use, options });
   const threshold = slider({
     label: "Threshold", min: 0.2, max: 0.9, step: 0.01, value: 0.5,
     format: (value) => value.toFixed(2), change: change("threshold"),
@@ -46,24 +40,20 @@ AnnotatedSSD.define("priors", async (element) => {
     .map(([name, box]) => button(name, () => { objects[0].put(box); draw(); }));
 
   element.append(
-    make("p", { class: "try-title" }, "Draw a box, and see which priors learn it"),
+    make("p", { class: "try-title" }, "Stretch the box, and see which priors learn it"),
     make("div", { class: "try-controls" }, "Put box A around:", ...around, second),
     make("div", { class: "try-controls" }, published, threshold, rule),
-    make("div", { class: "try-columns" }, on.element, make("div", {}, heading,
-      make("div", { class: "try-scroll" }, table), verdict)),
-    make("p", { class: "try-hint" }, "Blue: the priors that learn the box, dashed for B. " +
+    make("div", { class: "try-columns" }, on.element, make("div", {}, heading, table, verdict)),
+    make("p", { class: "try-hint" }, how, "Blue: the priors that learn the box, dashed for B. " +
       "Thick: a prior that learns it by force, below the threshold. ", advice));
   const say = AnnotatedSSD.announcer(element);
 
   /** The rival: nearly in the same place, so that both want the same prior. */
   function add() {
     const [x0, y0, x1, y1] = objects[0].box;
-    const some = Math.max(1, Math.round(0.06 * (x1 - x0)));
-    const by = x1 + some > SIDE ? -some : some;
+    const by = x1 + 3 > SIDE ? -3 : 3;
     const box = [x0 + by, y0, x1 + by, y1];
-    const rival = movable(on, { name: "B", kind: "truth", box, change: draw });
-    rival.element.classList.add("try-second");
-    objects.push(rival);
+    objects.push(movable(on, { name: "B", kind: "truth try-second", box, change: draw }));
   }
 
   function use(name) {
@@ -73,6 +63,7 @@ AnnotatedSSD.define("priors", async (element) => {
     let end = 0;
     ends = sides.map((n, map) => (end += n * n * (2 + 2 * spec.aspect_pairs[map].length)));
     priors = makePriors(spec).map(toCorners);
+    draw();
   }
 
   const mapOf = (prior) => ends.findIndex((end) => prior < end);
@@ -96,7 +87,7 @@ AnnotatedSSD.define("priors", async (element) => {
       row("th", "map", ...sides.map((side) => `${side}²`), "all", "best IoU"),
       ...boxes.map((_, k) => row("td", NAMES[k], ...perMap[k], counts[k], best[k].toFixed(2))));
     const two = boxes.length === 2;
-    rule.hidden = !two;
+    rule.hidden = !two; // they agree on one box
     second.textContent = two ? "Remove box B" : "Add a second box";
     const told = counts.map((n) => `${n} ${n === 1 ? "prior" : "priors"}`);
     heading.textContent = two ? `A: ${told[0]}, B: ${told[1]}` : told[0];
@@ -107,35 +98,28 @@ AnnotatedSSD.define("priors", async (element) => {
     say(`${heading.textContent}. ${verdict.textContent}`);
   }
 
-  /** A row of the table; the first cell is a heading, and so are all if `tag` says so. */
+  /** A row of the table; its first cell is a heading anyway. */
   function row(tag, ...cells) {
-    const kinds = cells.map((_, k) => (k ? tag : "th"));
-    return make("tr", {}, ...cells.map((cell, k) => make(kinds[k], {}, String(cell))));
+    return make("tr", {}, ...cells.map((cell, k) => make(k ? tag : "th", {}, String(cell))));
   }
 
   function alone(learners, best) {
-    if (learners === 0) return "It overlaps no prior, so nobody learns it.";
-    if (best < setting.threshold) return "No prior reaches the threshold. One learns it by force.";
+    if (learners && best < setting.threshold) return "It has one prior, by force, that fits badly.";
     return `Of ${priors.length} priors ${learners} learn this box. The others learn background.`;
   }
 
   /** Who loses, where two objects want the same prior? */
-  function quarrel({ best, overlaps, matches }, counts) {
-    if (best[0] !== best[1]) return "The two want different priors, so both rules agree.";
-    const side = sides[mapOf(best[0])];
-    const winner = matches[best[0]];
-    const [mine, other] = [winner, 1 - winner].map((k) => overlaps[k][best[0]].toFixed(2));
-    const [win, lose] = [NAMES[winner], NAMES[1 - winner]];
-    const why = setting.method === "argmax"
-      ? `Argmax gives it to ${win}, the later one (${mine} against ${other}).`
-      : `It goes to ${win}, which overlaps it more (${mine} against ${other}); ` +
-        `${lose} gets its next best.`;
-    const left = counts[1 - winner];
-    const outcome = left ? `${lose} keeps ${left}.` : `${lose} loses: nobody learns it.`;
-    return `Both want the same prior, on the ${side} × ${side} map. ${why} ${outcome}`;
+  function quarrel({ best: [prior, other], overlaps, matches }, counts) {
+    if (prior !== other) return "The two want different priors, so both rules agree.";
+    const side = sides[mapOf(prior)];
+    const order = matches[prior] ? [1, 0] : [0, 1]; // the winner first
+    const [win, lose] = order.map((k) => `${NAMES[k]} (${overlaps[k][prior].toFixed(2)})`);
+    const why = setting.method === "argmax" ? "comes later" : "overlaps it more";
+    const left = counts[order[1]] ? "has to take others" : "loses: nobody learns it";
+    return `Both want the same prior, on the ${side} × ${side} map. ` +
+      `${win} gets it, because it ${why}; ${lose} ${left}.`;
   }
 
   if (count === "2") add();
   use(preset);
-  draw();
 });
