@@ -91,6 +91,7 @@ book: setup  ## the book, at _build/html/index.html; a warning or a missing page
 	$(BIN)/python tools/pages.py
 	$(BIN)/python tools/cards.py
 	$(BIN)/python tools/try_data.py
+	$(BIN)/python tools/try_weights.py
 	$(BIN)/jupyter-book build . --all --builder html --path-output . -n -W --keep-going
 
 pdf: setup  ## the built book as one PDF, _build/annotated-ssd.pdf (with the system's Chromium)
