@@ -18,6 +18,8 @@ export OMP_WAIT_POLICY := passive
 JOBS ?= 2
 # One chapter for sync and execute, for example CHAPTER=05-matching; by default all.
 CHAPTER ?=
+# So many mutants of each module, drawn at random; by default all.
+SAMPLE ?=
 # What should be known about a run of the benchmarks; it is stored with the results.
 NOTE ?=
 
@@ -30,7 +32,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test test-gpu bench bench-gpu book sync execute lab weights docker docker-test clean
+.PHONY: help setup lock lint format test test-gpu test-long coverage mutants bench bench-gpu book sync execute lab weights docker docker-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +69,16 @@ test: setup  ## pytest on the package, then nbval on every notebook, strict
 test-gpu: setup  ## nbval on every notebook with the machine's GPU; fails without one
 	$(BIN)/python -c 'import torch; assert torch.cuda.is_available(), "torch finds no GPU here"'
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 $(wildcard book/*.ipynb)
+
+test-long: setup  ## 1,000 new examples for every property
+	$(BIN)/pytest --hypothesis-profile long $$(grep -l '^@given' tests/test_*.py)
+
+coverage: setup  ## which lines and branches of the package the tests run
+	$(BIN)/coverage run -m pytest tests
+	$(BIN)/coverage report
+
+mutants: setup  ## plant faults in the core, one at a time, and list those no test sees (SAMPLE=40)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py --jobs $(JOBS) $(if $(SAMPLE),--sample $(SAMPLE))
 
 bench: setup  ## every time beside its competitors, into benchmarks/results.json (10 minutes)
 	$(BIN)/python benchmarks/bench.py --json benchmarks/results.json --note "$(NOTE)"
