@@ -18,6 +18,8 @@ export OMP_WAIT_POLICY := passive
 JOBS ?= 2
 # One chapter for sync and execute, for example CHAPTER=05-matching; by default all.
 CHAPTER ?=
+# So many mutants of each module, drawn at random; by default all.
+SAMPLE ?=
 # What should be known about a run of the benchmarks; it is stored with the results.
 NOTE ?=
 
@@ -30,7 +32,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test test-pages test-gpu fuzz test-faults test-long bench bench-gpu learning book pdf sync execute lab weights docker docker-test clean
+.PHONY: help setup lock lint format test test-pages test-gpu test-long test-faults fuzz coverage mutants bench bench-gpu learning book pdf sync execute lab weights docker docker-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,8 +79,16 @@ fuzz: setup  ## damaged and hostile files for every reader, a minute for each; p
 test-faults: setup  ## kill a training a hundred times, fill its disk, and resume it to the same bits
 	$(BIN)/pytest -s tests/long/test_kills.py
 
-test-long: setup  ## everything that takes minutes: 5,000 pictures and the faults (make fuzz apart)
+test-long: setup  ## what takes minutes: 1,000 examples for every property, 5,000 pictures, the faults
+	$(BIN)/pytest --hypothesis-profile long $$(grep -l '^@given' tests/test_*.py)
 	$(BIN)/pytest -s tests/long
+
+coverage: setup  ## which lines and branches of the package the tests run
+	$(BIN)/coverage run -m pytest tests
+	$(BIN)/coverage report
+
+mutants: setup  ## plant faults in the core, one at a time, and list those no test sees (SAMPLE=40)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py --jobs $(JOBS) $(if $(SAMPLE),--sample $(SAMPLE))
 
 bench: setup  ## every time beside its competitors, into benchmarks/results.json (10 minutes)
 	$(BIN)/python benchmarks/bench.py --json benchmarks/results.json --note "$(NOTE)"

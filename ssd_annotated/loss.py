@@ -154,10 +154,11 @@ class MultiBoxLoss(nn.Module):
     ) -> Float[Tensor, ""]:
         """The loss of the rows that count: all, or the positives and the hardest negatives."""
         images, num_priors, _ = logits.shape
+        wide = torch.promote_types(logits.dtype, torch.float32)  # the sum may exceed half precision
         if self.confidence == "focal":
             labels = targets.rows.new_zeros(images * num_priors)
             labels = labels.index_copy(0, targets.rows, targets.labels).view(images, num_priors)
-            return (focal_loss(logits, labels, self.gamma) / divisor[:, None]).sum()
+            return (focal_loss(logits, labels, self.gamma) / divisor[:, None]).sum(dtype=wide)
         # Which rows are hard is decided without a graph; only those that count get a gradient.
         hardness = (-logits.detach().log_softmax(dim=2)[..., 0]).contiguous()
         hardness.view(-1)[targets.rows] = -torch.inf
@@ -165,7 +166,7 @@ class MultiBoxLoss(nn.Module):
         rows = torch.cat([targets.rows, negatives])
         labels = torch.cat([targets.labels, torch.zeros_like(negatives)])
         loss = cross_entropy(logits.flatten(0, 1)[rows], labels, reduction="none")
-        return (loss / divisor[rows // num_priors]).sum()
+        return (loss / divisor[rows // num_priors]).sum(dtype=wide)
 
 
 def check_targets(targets: list[dict[str, Tensor]], num_classes: int) -> None:
@@ -214,7 +215,10 @@ def assign_positives(
     counts = np.bincount(rows // len(priors), minlength=len(targets)).tolist()
     rows, objects = (torch.from_numpy(x).to(priors.device) for x in (rows, objects))
     labels = torch.cat([target["labels"] for target in targets]).long()
-    offsets = encode(torch.cat(boxes)[objects], priors[rows % len(priors)], variances)
+    learnt = torch.cat(boxes)[objects]
+    sides = learnt[:, 2:] - learnt[:, :2]  # "argmax" may match a box without any
+    check_positive("width and height of a matched box", *sides.flatten().tolist())
+    offsets = encode(learnt, priors[rows % len(priors)], variances)
     return Positives(counts, rows, labels[objects], offsets)
 
 
