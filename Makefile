@@ -18,6 +18,8 @@ export OMP_WAIT_POLICY := passive
 JOBS ?= 2
 # One chapter for sync and execute, for example CHAPTER=05-matching; by default all.
 CHAPTER ?=
+# So many mutants of each module, drawn at random; by default all.
+SAMPLE ?=
 # What should be known about a run of the benchmarks; it is stored with the results.
 NOTE ?=
 
@@ -30,7 +32,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test test-gpu bench bench-gpu learning book sync execute lab weights docker docker-test clean
+.PHONY: help setup lock lint format test test-pages test-gpu test-long test-faults fuzz coverage mutants bench bench-gpu learning book pdf sync execute lab weights docker docker-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,9 +66,29 @@ test: setup  ## pytest on the package, then nbval on every notebook, strict
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 -n $(JOBS) \
 	  --dist loadfile --no-loadscope-reorder $(wildcard book/*.ipynb)
 
+test-pages: setup  ## the built pages in the system's Chromium; after `make book`
+	$(BIN)/pytest tests/pages -n $(JOBS) --dist worksteal
+
 test-gpu: setup  ## nbval on every notebook with the machine's GPU; fails without one
 	$(BIN)/python -c 'import torch; assert torch.cuda.is_available(), "torch finds no GPU here"'
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 $(wildcard book/*.ipynb)
+
+fuzz: setup  ## damaged and hostile files for every reader, a minute for each; prints figures
+	$(BIN)/python tests/long/fuzz.py --seconds 60
+
+test-faults: setup  ## kill a training a hundred times, fill its disk, and resume it to the same bits
+	$(BIN)/pytest -s tests/long/test_kills.py
+
+test-long: setup  ## what takes minutes: 1,000 examples for every property, 5,000 pictures, the faults
+	$(BIN)/pytest --hypothesis-profile long $$(grep -l '^@given' tests/test_*.py)
+	$(BIN)/pytest -s tests/long
+
+coverage: setup  ## which lines and branches of the package the tests run
+	$(BIN)/coverage run -m pytest tests
+	$(BIN)/coverage report
+
+mutants: setup  ## plant faults in the core, one at a time, and list those no test sees (SAMPLE=40)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py --jobs $(JOBS) $(if $(SAMPLE),--sample $(SAMPLE))
 
 bench: setup  ## every time beside its competitors, into benchmarks/results.json (10 minutes)
 	$(BIN)/python benchmarks/bench.py --json benchmarks/results.json --note "$(NOTE)"
@@ -80,7 +102,13 @@ bench-gpu: setup  ## SSD300 beside torchvision on the machine's GPU; fails witho
 book: setup  ## the book, at _build/html/index.html; a warning or a missing page is an error
 	$(BIN)/python tools/plan.py
 	$(BIN)/python tools/pages.py
+	$(BIN)/python tools/cards.py
+	$(BIN)/python tools/try_data.py
+	$(BIN)/python tools/try_weights.py
 	$(BIN)/jupyter-book build . --all --builder html --path-output . -n -W --keep-going
+
+pdf: setup  ## the built book as one PDF, _build/annotated-ssd.pdf (with the system's Chromium)
+	$(BIN)/python tools/pdf.py
 
 sync: setup  ## book/text/*.md -> book/*.ipynb; outputs stay where a cell did not change
 	$(BIN)/python tools/notebooks.py sync $(CHAPTER)

@@ -18,7 +18,12 @@ _HOMES = {
     "model": ("register_architecture", "ssd300_vgg16", "ssd512_vgg16", "tiny_ssd"),
     "detection": ("detect",),
     "checkpoint": ("load_model", "pretrained", "save_model"),
-    "published.weights": ("load_sgrvinod", "load_ssd_pytorch", "load_torchvision_ssd300"),
+    "networks.ssdlite": ("ssdlite320_mobilenet_v3_large",),
+    "published.weights": (
+        *("load_checkpoint", "load_d2l", "load_lufficc", "load_nvidia", "load_qfgaohao"),
+        *("load_sgrvinod", "load_ssd_pytorch"),
+        *("load_torchvision_ssd300", "load_torchvision_ssdlite320"),
+    ),
     "data.coco": ("COCOFolder",),
     "data.graffiti": ("GraffitiDigits",),
     "data.opening": ("open_data",),

@@ -3,17 +3,18 @@
 Only tensors, numbers, strings and containers of these are unpickled.
 """
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ssd_annotated.model import SSD, ModelSpec, Recipe, build, check_architecture
 from ssd_annotated.priors import PriorSpec
-from ssd_annotated.support.files import whole
+from ssd_annotated.support.checks import check_within
+from ssd_annotated.support.storage import plain, read_plain, write_whole
+
+_PARTS = ("spec", "recipe", "state_dict")
 
 
 def save_model(model: SSD, path: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -48,26 +49,6 @@ def uncompiled(model: nn.Module) -> nn.Module:
     return getattr(model, "_orig_mod", model)
 
 
-def write_whole(content: dict[str, object], path: str | Path) -> None:
-    """Write a file of plain data and tensors that is never seen half written.
-
-    It is written under another name, flushed to the disk, and then renamed in one step.
-    """
-    with whole(path) as partial, open(partial, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def plain(value: object) -> object:
-    """Replace NumPy's values, which a safe load would refuse, with Python's numbers and tuples."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items()}
-    return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
-
-
 def load_model(path: str | Path) -> SSD:
     """Build the model that `save_model` wrote, in eval mode, on the CPU, in single precision.
 
@@ -78,27 +59,33 @@ def load_model(path: str | Path) -> SSD:
     ValueError
         If the file is damaged, holds no model, or names an architecture that `build` does not know.
     """
-    content = read_plain(path)
-    if not isinstance(content, dict) or not {"spec", "recipe", "state_dict"} <= set(content):
-        raise ValueError(f"{path} holds no model: expected spec, recipe and state_dict")
+    return model_of(read_plain(path), str(path))
+
+
+def model_of(content: object, name: str) -> SSD:
+    """Build the model that the content of a file of this name describes, as `load_model` does."""
+    if not is_ours(content):
+        raise ValueError(f"{name} holds no model: expected spec, recipe and state_dict")
     try:
-        return _rebuild(*(content[name] for name in ("spec", "recipe", "state_dict")))
-    except (TypeError, KeyError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        return _rebuild(*(content[part] for part in _PARTS))
+    except (TypeError, KeyError, ValueError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
-def read_plain(path: str | Path) -> object:
-    """What `write_whole` wrote, on the CPU; a ValueError if the file is damaged."""
-    with open(path, "rb") as file:
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # zip, pickle and end-of-file errors share no base class
-            raise ValueError(f"{path} is damaged, or was not written by save_model") from error
+def is_ours(content: object) -> bool:
+    """Whether this is what `save_model` writes."""
+    return isinstance(content, dict) and set(_PARTS) <= set(content)
 
 
 def _rebuild(spec: dict, recipe: dict, state_dict: dict[str, Tensor]) -> SSD:
     """The model that these plain data describe."""
     spec = ModelSpec(**{**spec, "priors": PriorSpec(**spec["priors"])})
+    check_within("the number of priors", sum(spec.priors.counts), 1, 10**7)
+    with torch.device("meta"):  # takes no memory, whatever a file asks for
+        weights = sum(weight.numel() for weight in build(spec, Recipe(**recipe)).parameters())
+    check_within(
+        "the number of weights", weights, 0, 2 * sum(map(torch.numel, state_dict.values()))
+    )
     with torch.device("cpu"):  # even if another device is the default
         model = build(spec, Recipe(**recipe))
     model.load_state_dict(state_dict)

@@ -17,9 +17,6 @@ from ssd_annotated.coding import VARIANCES, check_predictions, encode
 from ssd_annotated.matching import Method, check_all_boxes, find_positives
 from ssd_annotated.support.checks import check_choice, check_iou, check_non_negative, check_positive
 
-#: What a target must have.
-_TARGET = ("boxes", "labels")
-
 
 class Positives(NamedTuple):
     """The few priors of a batch that learn an object; all others are background.
@@ -129,8 +126,9 @@ class MultiBoxLoss(nn.Module):
                 f"predictions for {len(offsets)} images, but {len(targets.counts)} targets"
             )
         divisor = self._divisor(targets)
-        errors = offsets.flatten(0, 1)[targets.rows] - targets.offsets
-        localization = self._localization(errors) / divisor[targets.rows // len(self.priors)]
+        error = offsets.flatten(0, 1)[targets.rows] - targets.offsets
+        loss = error.abs() if self.localization == "l1" else smooth_l1(error, self.beta)
+        localization = loss.sum(dim=1) / divisor[targets.rows // len(self.priors)]
         confidence = self._confidence(logits, targets, divisor)
         total = confidence + self.alpha * localization.sum()
         num_positives = torch.full_like(divisor[0], len(targets.rows))
@@ -151,19 +149,16 @@ class MultiBoxLoss(nn.Module):
         images = targets.rows // len(self.priors)
         return counts.index_add(0, images, torch.ones_like(images)).clamp(min=1) * len(counts)
 
-    def _localization(self, error: Float[Tensor, "N 4"]) -> Float[Tensor, " N"]:
-        loss = error.abs() if self.localization == "l1" else smooth_l1(error, self.beta)
-        return loss.sum(dim=1)
-
     def _confidence(
         self, logits: Float[Tensor, "B P C"], targets: Positives, divisor: Int64[Tensor, " B"]
     ) -> Float[Tensor, ""]:
         """The loss of the rows that count: all, or the positives and the hardest negatives."""
         images, num_priors, _ = logits.shape
+        wide = torch.promote_types(logits.dtype, torch.float32)  # the sum may exceed half precision
         if self.confidence == "focal":
             labels = targets.rows.new_zeros(images * num_priors)
             labels = labels.index_copy(0, targets.rows, targets.labels).view(images, num_priors)
-            return (focal_loss(logits, labels, self.gamma) / divisor[:, None]).sum()
+            return (focal_loss(logits, labels, self.gamma) / divisor[:, None]).sum(dtype=wide)
         # Which rows are hard is decided without a graph; only those that count get a gradient.
         hardness = (-logits.detach().log_softmax(dim=2)[..., 0]).contiguous()
         hardness.view(-1)[targets.rows] = -torch.inf
@@ -171,7 +166,7 @@ class MultiBoxLoss(nn.Module):
         rows = torch.cat([targets.rows, negatives])
         labels = torch.cat([targets.labels, torch.zeros_like(negatives)])
         loss = cross_entropy(logits.flatten(0, 1)[rows], labels, reduction="none")
-        return (loss / divisor[rows // num_priors]).sum()
+        return (loss / divisor[rows // num_priors]).sum(dtype=wide)
 
 
 def check_targets(targets: list[dict[str, Tensor]], num_classes: int) -> None:
@@ -180,7 +175,7 @@ def check_targets(targets: list[dict[str, Tensor]], num_classes: int) -> None:
     Boxes and labels are counted through all targets: all numbers are looked at together.
     """
     for target in targets:
-        missing = set(_TARGET) - set(target)
+        missing = {"boxes", "labels"} - set(target)
         if missing:
             raise ValueError(f"a target needs boxes and labels: {sorted(missing)} missing")
         if target["labels"].is_floating_point():
@@ -191,7 +186,7 @@ def check_targets(targets: list[dict[str, Tensor]], num_classes: int) -> None:
     if not targets:
         return
     check_all_boxes([target["boxes"] for target in targets])
-    boxes, labels = (torch.cat([target[name] for target in targets]) for name in _TARGET)
+    boxes, labels = (torch.cat([t[name] for t in targets]) for name in ("boxes", "labels"))
     # A box may stick out of its image, but not by an image's size: that is a box in pixels.
     if (boxes.abs() > 2).any():
         raise ValueError(
@@ -220,7 +215,10 @@ def assign_positives(
     counts = np.bincount(rows // len(priors), minlength=len(targets)).tolist()
     rows, objects = (torch.from_numpy(x).to(priors.device) for x in (rows, objects))
     labels = torch.cat([target["labels"] for target in targets]).long()
-    offsets = encode(torch.cat(boxes)[objects], priors[rows % len(priors)], variances)
+    learnt = torch.cat(boxes)[objects]
+    sides = learnt[:, 2:] - learnt[:, :2]  # "argmax" may match a box without any
+    check_positive("width and height of a matched box", *sides.flatten().tolist())
+    offsets = encode(learnt, priors[rows % len(priors)], variances)
     return Positives(counts, rows, labels[objects], offsets)
 
 

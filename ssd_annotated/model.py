@@ -6,8 +6,9 @@ is it?" (C logits) and "where exactly?" (4 offsets), by one 3×3 convolution eac
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from importlib import import_module
+from itertools import count, pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,13 +17,7 @@ from torch import Tensor, nn
 
 from ssd_annotated.coding import VARIANCES
 from ssd_annotated.priors import PRESETS, PriorSpec, make_priors, tiny_priors
-from ssd_annotated.support.checks import (
-    check_at_least,
-    check_choice,
-    check_length,
-    check_limits,
-    check_positive,
-)
+from ssd_annotated.support.checks import check_at_least, check_choice, check_limits, check_numbers
 from ssd_annotated.vgg import VGGTrunk, load_imagenet, xavier_init
 
 
@@ -37,7 +32,8 @@ class Predictions(NamedTuple):
 class ModelSpec:
     """What to build: the architecture's name, its classes (with background), widths and priors.
 
-    `widths` are the channels of TinySSD's blocks; an SSD on VGG-16 has no widths to choose.
+    `widths` are the channels of TinySSD's blocks; an SSD on VGG-16 has no widths to choose. Other
+    networks may keep in them what else was chosen.
     """
 
     architecture: str
@@ -71,10 +67,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_at_least("image_size in pixels", self.image_size, 1)
-        for name, length in {"mean": 3, "std": 3, "variances": 2}.items():
-            check_length(name, getattr(self, name), length)
-        check_positive("std", *self.std)
-        check_positive("variances", *self.variances)
+        check_numbers("mean", self.mean, 3, above=-torch.inf)
+        check_numbers("std", self.std, 3)
+        check_numbers("variances", self.variances, 2)
         limits = (self.score_threshold, self.nms_threshold, self.top_k, self.max_detections)
         check_limits(*limits)
 
@@ -92,6 +87,8 @@ class SSD(nn.Module):
         Channels of every map, those of the trunk first.
     spec, recipe
         What was built, and what surrounds it; both are saved with the weights.
+    head
+        Makes a head of (channels in, channels out); by default one 3×3 convolution.
 
     Attributes
     ----------
@@ -106,6 +103,7 @@ class SSD(nn.Module):
         channels: tuple[int, ...],
         spec: ModelSpec,
         recipe: Recipe,
+        head: Callable[[int, int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         if (named := len(recipe.class_names)) != spec.num_classes:
@@ -113,9 +111,10 @@ class SSD(nn.Module):
         self.spec, self.recipe = spec, recipe
         self.trunk = trunk
         self.extras = nn.ModuleList(extras)
-        per_cell = spec.priors.boxes_per_cell
-        self.localization_heads = _heads(channels, [4 * n for n in per_cell])
-        self.confidence_heads = _heads(channels, [spec.num_classes * n for n in per_cell])
+        sizes = list(zip(channels, spec.priors.boxes_per_cell))
+        head = head or conv3x3
+        self.localization_heads = nn.ModuleList(head(c, 4 * n) for c, n in sizes)
+        self.confidence_heads = nn.ModuleList(head(c, spec.num_classes * n) for c, n in sizes)
         self.register_buffer("priors", make_priors(spec.priors), persistent=False)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Predictions:
@@ -133,7 +132,7 @@ class SSD(nn.Module):
     def _check_maps(self, maps: list[Tensor], images: Tensor) -> None:
         """Compare sides, not counts: 128 × 512 pixels make as many cells as 256 × 256."""
         sides = [tuple(m.shape[2:]) for m in maps]
-        expected = [(side, side) for side in self.spec.priors.feature_maps[: len(maps)]]
+        expected = self.spec.priors.grids[: len(maps)]
         if sides != expected:
             height, width = images.shape[2:]
             side = self.recipe.image_size
@@ -155,10 +154,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _heads(channels: tuple[int, ...], outputs: list[int]) -> nn.ModuleList:
-    return nn.ModuleList(
-        nn.Conv2d(inputs, n, kernel_size=3, padding=1) for inputs, n in zip(channels, outputs)
-    )
+def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
+    """The paper's head."""
+    return nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
 
 
 def channels_to_rows(maps: list[Float[Tensor, "B _ _ _"]], width: int) -> Float[Tensor, "B P w"]:
@@ -217,12 +215,12 @@ def tiny_ssd(
     default sizes P = 5444.
     """
     check_at_least("image_size in pixels", image_size, 64)
-    names = _class_names(num_classes, class_names)
+    names = class_names_of(num_classes, class_names)
     spec = ModelSpec("tiny_ssd", num_classes, tuple(widths), priors or tiny_priors(image_size))
     return _build_tiny(spec, Recipe(image_size, names))
 
 
-def _class_names(num_classes: int, names: tuple[str, ...] | None) -> tuple[str, ...]:
+def class_names_of(num_classes: int, names: tuple[str, ...] | None) -> tuple[str, ...]:
     """The names given, or numbers."""
     if num_classes < 2:
         raise ValueError(f"num_classes counts background too: at least 2, not {num_classes}")
@@ -250,6 +248,7 @@ def ssd300_vgg16(
     weights: Literal["imagenet"] | None = None,
     class_names: tuple[str, ...] | None = None,
     priors: PriorSpec = PRESETS["caffe-voc"],
+    image_size: int = 300,
 ) -> SSD:
     """Build the paper's SSD300: VGG-16, four extra blocks, heads on six maps, P = 8732.
 
@@ -264,11 +263,14 @@ def ssd300_vgg16(
         `num_classes` names, the first for background; "1", "2", ... if not given.
     priors
         Priors for feature maps of 38, 19, 10, 5, 3 and 1 cells a side.
+    image_size
+        Side of the square input in pixels. At another size the maps have other numbers of cells,
+        and the priors' centres are spread evenly over them; their sizes remain.
 
     Raises
     ------
     ValueError
-        If the priors are for other maps, or the class names do not fit.
+        If the priors or the class names do not fit, or nothing is left of the last map.
     OSError
         If the weights cannot be downloaded; the message says what to do instead.
 
@@ -276,7 +278,7 @@ def ssd300_vgg16(
     -----
     Section 3.1 of the paper. New layers start from Glorot's uniform distribution ("xavier").
     """
-    return _vgg_ssd("ssd300_vgg16", num_classes, weights, class_names, priors)
+    return _vgg_ssd("ssd300_vgg16", num_classes, weights, class_names, priors, image_size, 300)
 
 
 def ssd512_vgg16(
@@ -284,35 +286,19 @@ def ssd512_vgg16(
     weights: Literal["imagenet"] | None = None,
     class_names: tuple[str, ...] | None = None,
     priors: PriorSpec = PRESETS["caffe-voc-512"],
+    image_size: int = 512,
 ) -> SSD:
     """Build the paper's SSD512: as `ssd300_vgg16`, with one more extra block and P = 24,564.
 
-    The seven maps have 64, 32, 16, 8, 4, 2 and 1 cells a side. Parameters and errors are those of
-    `ssd300_vgg16`.
+    The seven maps have 64, 32, 16, 8, 4, 2 and 1 cells a side. For parameters see `ssd300_vgg16`.
     """
-    return _vgg_ssd("ssd512_vgg16", num_classes, weights, class_names, priors)
+    return _vgg_ssd("ssd512_vgg16", num_classes, weights, class_names, priors, image_size, 512)
 
 
-class _VGGPlan(NamedTuple):
-    """The differences between SSD300 and SSD512."""
-
-    image_size: int
-    feature_maps: tuple[int, ...]
-    # (channels squeezed to, channels out, kernel, stride, padding) of each extra block
-    extras: tuple[tuple[int, int, int, int, int], ...]
-
-
-_VGG_PLANS = {
-    "ssd300_vgg16": _VGGPlan(
-        300,
-        (38, 19, 10, 5, 3, 1),
-        ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0)),
-    ),
-    "ssd512_vgg16": _VGGPlan(
-        512,
-        (64, 32, 16, 8, 4, 2, 1),
-        ((256, 512, 3, 2, 1), *[(128, 256, 3, 2, 1)] * 3, (128, 256, 4, 1, 1)),
-    ),
+#: (channels squeezed to, channels out, kernel, stride, padding) of each extra block.
+_VGG_EXTRAS = {
+    "ssd300_vgg16": ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), *[(128, 256, 3, 1, 0)] * 2),
+    "ssd512_vgg16": ((256, 512, 3, 2, 1), *[(128, 256, 3, 2, 1)] * 3, (128, 256, 4, 1, 1)),
 }
 
 
@@ -322,30 +308,51 @@ def _vgg_ssd(
     weights: str | None,
     class_names: tuple[str, ...] | None,
     priors: PriorSpec,
+    image_size: int,
+    usual_size: int,
 ) -> SSD:
     check_choice("weights", weights, ("imagenet", None))
     if not isinstance(priors, PriorSpec):
         raise TypeError(f"priors must be a PriorSpec, such as PRESETS['paper'], not {priors!r}")
-    recipe = Recipe(_VGG_PLANS[architecture].image_size, _class_names(num_classes, class_names))
+    recipe = Recipe(image_size, class_names_of(num_classes, class_names))
+    if image_size != usual_size:
+        maps = _vgg_maps(architecture, image_size)
+        priors = replace(priors, feature_maps=maps, centres="fmap", steps=None)
     model = _build_vgg(ModelSpec(architecture, num_classes, (), priors), recipe)
     if weights == "imagenet":
         load_imagenet(model.trunk)
     return model
 
 
+def _vgg_maps(architecture: str, image_size: int) -> tuple[int, ...]:
+    """Cells along a side of each map; a ValueError names the least size that leaves some."""
+
+    def cells(pixels: int) -> tuple[int, ...]:
+        first = -(-(pixels // 4) // 2)  # pool1 and pool2 round down, pool3 rounds up
+        sides = [first, first // 2]
+        for *_, kernel, stride, padding in _VGG_EXTRAS[architecture]:
+            sides.append((sides[-1] + 2 * padding - kernel) // stride + 1)
+        return tuple(sides)
+
+    least = next(pixels for pixels in count(image_size) if min(cells(pixels)) > 0)
+    if least > image_size:
+        raise ValueError(
+            f"{architecture} takes images of at least {least} pixels, not {image_size}: nothing "
+            "would be left of its last feature map"
+        )
+    return cells(image_size)
+
+
 def _build_vgg(spec: ModelSpec, recipe: Recipe) -> SSD:
-    plan = _VGG_PLANS[spec.architecture]
-    if recipe.image_size != plan.image_size:
+    maps = _vgg_maps(spec.architecture, recipe.image_size)
+    if tuple(spec.priors.feature_maps) != maps:
         raise ValueError(
-            f"{spec.architecture} takes images of {plan.image_size} pixels, not {recipe.image_size}"
+            f"{spec.architecture} has feature maps of {maps} cells a side at {recipe.image_size} "
+            f"pixels, but the priors are for {spec.priors.feature_maps}"
         )
-    if tuple(spec.priors.feature_maps) != plan.feature_maps:
-        raise ValueError(
-            f"{spec.architecture} has feature maps of {plan.feature_maps} cells a side, but the "
-            f"priors are for {spec.priors.feature_maps}"
-        )
-    channels = (512, 1024, *(outputs for _, outputs, *_ in plan.extras))
-    extras = [extra_block(i, *block) for i, block in zip(channels[1:], plan.extras)]
+    plan = _VGG_EXTRAS[spec.architecture]
+    channels = (512, 1024, *(outputs for _, outputs, *_ in plan))
+    extras = [extra_block(i, *block) for i, block in zip(channels[1:], plan)]
     model = SSD(VGGTrunk(), extras, channels, spec, recipe)
     for part in (model.extras, model.localization_heads, model.confidence_heads):
         xavier_init(part)
@@ -365,7 +372,7 @@ def extra_block(
 
 
 #: What `build` can build, by name; `register_architecture` adds to it.
-ARCHITECTURES = {"tiny_ssd": _build_tiny, **dict.fromkeys(_VGG_PLANS, _build_vgg)}
+ARCHITECTURES = {"tiny_ssd": _build_tiny, **dict.fromkeys(_VGG_EXTRAS, _build_vgg)}
 
 
 def register_architecture(name: str, builder: Callable[[ModelSpec, Recipe], SSD]) -> None:
@@ -384,6 +391,7 @@ def register_architecture(name: str, builder: Callable[[ModelSpec, Recipe], SSD]
 
 def check_architecture(name: str) -> None:
     """Raise a ValueError unless `build` knows this architecture."""
+    import_module("ssd_annotated.networks")  # where networks register that no chapter builds
     if name not in ARCHITECTURES:
         raise ValueError(
             f"unknown architecture {name!r}: expected one of {sorted(ARCHITECTURES)}, or one added "

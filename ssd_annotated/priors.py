@@ -25,13 +25,14 @@ class PriorSpec:
     Parameters
     ----------
     feature_maps
-        Cells along one side of each (square) feature map, finest first.
+        Cells along one side of each feature map, finest first; (rows, columns) if it is not square.
     sizes
-        Side s of each map's square prior. A pair (s, s') also gives the side of the extra square.
+        Side s of each map's square prior. A tuple lists all that the ratios do not make: the sides
+        (s, s') of both squares, or any number of sides and of shapes (width, height).
     ratios
         Aspect ratios (width / height) of each map's other priors, one entry for each pair
         (a, 1/a): ``(2, 3)`` means 2, 1/2, 3 and 1/3. Code that writes 1/3 as 0.333 is
-        ``(2, (3, 0.333))``.
+        ``(2, (3, 0.333))``. They stretch the first square, or the first shape listed.
     last_extra
         Side s' of the last map's extra square. Elsewhere s' = √(s · next s), as in the paper.
         Not used where `sizes` are pairs.
@@ -42,7 +43,8 @@ class PriorSpec:
     centres
         ``"fmap"``: the centre of cell j is (j + ½) / feature map side. ``"steps"``: (j + ½) · step.
     steps
-        Distance of neighbouring centres on each map, for ``centres="steps"``.
+        Distance of neighbouring centres on each map, for ``centres="steps"``; a pair if it is not
+        the same down as across.
     clip
         ``"none"``; ``"wh"`` limits sizes to [0, 1]; ``"cxcywh"`` limits centres and sizes to
         [0, 1]; ``"corners"`` cuts the boxes off at the image's border.
@@ -53,13 +55,13 @@ class PriorSpec:
         If the sequences differ in length, a number is not positive, or a choice is unknown.
     """
 
-    feature_maps: tuple[int, ...]
-    sizes: tuple[float, ...] | tuple[tuple[float, float], ...]
+    feature_maps: tuple[int | tuple[int, int], ...]
+    sizes: tuple[float, ...] | tuple[tuple[float | tuple[float, float], ...], ...]
     ratios: tuple[tuple[float | tuple[float, float], ...], ...]
     last_extra: float | None = None
     order: Literal["caffe", "sgrvinod", "tf2"] = "caffe"
     centres: Literal["fmap", "steps"] = "fmap"
-    steps: tuple[float, ...] | None = None
+    steps: tuple[float | tuple[float, float], ...] | None = None
     clip: Literal["none", "wh", "cxcywh", "corners"] = "none"
 
     def __post_init__(self) -> None:
@@ -67,12 +69,9 @@ class PriorSpec:
         check_choice("centres", self.centres, ("fmap", "steps"))
         check_choice("clip", self.clip, ("none", "wh", "cxcywh", "corners"))
         self._check_lengths()
-        numbers = [*self.feature_maps, *(self.steps or ())]
-        numbers += [] if self.last_extra is None else [self.last_extra]
-        for size in self.sizes:
-            numbers += size if isinstance(size, tuple) else [size]
-        numbers += [aspect for pairs in self.aspect_pairs for pair in pairs for aspect in pair]
-        check_positive("every number of a PriorSpec", *numbers)
+        extra = () if self.last_extra is None else self.last_extra
+        given = (self.feature_maps, self.sizes, self.aspect_pairs, self.steps or (), extra)
+        check_positive("every number of a PriorSpec", *_numbers(given))
 
     def _check_lengths(self) -> None:
         if not self.feature_maps:
@@ -87,8 +86,13 @@ class PriorSpec:
             raise ValueError("last_extra, the side of the last map's extra square, is missing")
 
     @property
-    def square_sizes(self) -> list[tuple[float, float]]:
-        """The sides (s, s') of both squares of each map."""
+    def grids(self) -> list[tuple[int, int]]:
+        """Rows and columns of each map."""
+        return [_pair(cells) for cells in self.feature_maps]
+
+    @property
+    def square_sizes(self) -> list[tuple[float | tuple[float, float], ...]]:
+        """The sides (s, s') of both squares of each map, or what `sizes` lists instead."""
         if isinstance(self.sizes[0], tuple):
             return list(self.sizes)
         extras = [math.sqrt(s * following) for s, following in pairwise(self.sizes)]
@@ -104,13 +108,25 @@ class PriorSpec:
 
     @property
     def boxes_per_cell(self) -> tuple[int, ...]:
-        """Priors in each cell of each map: two squares, and a pair for each ratio."""
-        return tuple(2 + 2 * len(ratios) for ratios in self.ratios)
+        """Priors in each cell of each map: the squares, and a pair for each ratio."""
+        return tuple(len(s) + 2 * len(r) for s, r in zip(self.square_sizes, self.ratios))
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Priors of each map; their sum is P."""
-        return tuple(side * side * n for side, n in zip(self.feature_maps, self.boxes_per_cell))
+        return tuple(rows * cols * n for (rows, cols), n in zip(self.grids, self.boxes_per_cell))
+
+
+def _pair(value: float | tuple[float, float]) -> tuple[float, float]:
+    """A pair as it is, a number twice."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def _numbers(value: object) -> list[float]:
+    """All numbers in tuples and lists of tuples and lists."""
+    if not isinstance(value, tuple | list):
+        return [value]
+    return [number for part in value for number in _numbers(part)]
 
 
 def make_priors(spec: PriorSpec, dtype: torch.dtype = torch.float32) -> Float[Tensor, "P 4"]:
@@ -125,36 +141,35 @@ def make_priors(spec: PriorSpec, dtype: torch.dtype = torch.float32) -> Float[Te
     -----
     Section 2.2 of the paper, "Choosing scales and aspect ratios for default boxes".
     """
-    steps = spec.steps if spec.centres == "steps" else [1 / side for side in spec.feature_maps]
+    steps = spec.steps if spec.centres == "steps" else [(1 / r, 1 / c) for r, c in spec.grids]
     maps = []
-    for side, step, sizes, pairs in zip(
-        spec.feature_maps, steps, spec.square_sizes, spec.aspect_pairs
+    for (rows, columns), step, squares, pairs in zip(
+        spec.grids, steps, spec.square_sizes, spec.aspect_pairs
     ):
-        shapes = _cell_shapes(sizes, pairs, spec.order)
-        centres = (np.arange(side) + 0.5) * step
-        # A line is a row of cells; "tf2" takes a column instead.
-        along, across = (1, 0) if spec.order == "tf2" else (0, 1)
-        lines = np.empty((side, side, len(shapes), 4))
-        lines[..., along] = centres[:, None]
-        lines[..., across] = centres[:, None, None]
-        lines[..., 2:] = shapes
-        maps.append(lines.reshape(-1, 4))
+        shapes = _cell_shapes(squares, pairs, spec.order)
+        down, across = _pair(step)
+        cells = np.empty((rows, columns, len(shapes), 4))
+        cells[..., 0] = (np.arange(columns)[:, None] + 0.5) * across
+        cells[..., 1] = (np.arange(rows)[:, None, None] + 0.5) * down
+        cells[..., 2:] = shapes
+        in_order = cells.swapaxes(0, 1) if spec.order == "tf2" else cells
+        maps.append(in_order.reshape(-1, 4))
     return _clip(torch.tensor(np.concatenate(maps)), spec.clip).to(dtype)
 
 
 def _cell_shapes(
-    sizes: tuple[float, float], pairs: list[tuple[float, float]], order: str
+    squares: tuple[float | tuple[float, float], ...], pairs: list[tuple[float, float]], order: str
 ) -> list[tuple[float, float]]:
     """Width and height of the priors in one cell, in the given order."""
-    size, extra = sizes
-    squares = [(size, size), (extra, extra)]
+    shapes = [_pair(square) for square in squares]
+    width, height = shapes[0]
     if order == "sgrvinod":
         aspects = [wide for wide, _ in pairs] + [tall for _, tall in pairs]
     else:
         aspects = [aspect for pair in pairs for aspect in pair]
     # w · h = s² and w / h = a: every shape of a map covers the same area.
-    others = [(size * math.sqrt(aspect), size / math.sqrt(aspect)) for aspect in aspects]
-    return (squares[::-1] if order == "tf2" else squares) + others
+    others = [(width * math.sqrt(aspect), height / math.sqrt(aspect)) for aspect in aspects]
+    return (shapes[::-1] if order == "tf2" else shapes) + others
 
 
 def _clip(priors: Float[Tensor, "P 4"], clip: str) -> Float[Tensor, "P 4"]:

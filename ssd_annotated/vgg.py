@@ -4,12 +4,13 @@ The trunk gives two feature maps: conv4_3, scaled by its L2 norm, and conv7, whi
 """
 
 import math
-from pickle import UnpicklingError
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import relu
+
+from ssd_annotated.support.downloads import pretrained_state
 
 #: Channels of VGG-16's convolutions; M halves the map.
 _LAYERS = (64, 64, "M", 128, 128, "M", *[256] * 3, "M", *[512] * 3, "M", *[512] * 3, "M")
@@ -159,15 +160,5 @@ def load_imagenet(trunk: VGGTrunk) -> None:
     """
     from torchvision.models import VGG16_Weights  # torchvision takes seconds to import
 
-    weights = VGG16_Weights.IMAGENET1K_V1
-    try:
-        state_dict = weights.get_state_dict(progress=True, check_hash=True)
-    # There is no connection, or the file is the wrong one, perhaps put there by hand.
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        folder = f"{torch.hub.get_dir()}/checkpoints"
-        raise OSError(
-            f"VGG-16's ImageNet weights could not be downloaded or read ({error}). Fetch "
-            f"{weights.url} by hand (528 MB), put it into {folder} and try again; or start from "
-            "random weights with weights=None"
-        ) from error
+    state_dict = pretrained_state(VGG16_Weights.IMAGENET1K_V1)
     trunk.load_state_dict({**reduce_vgg16(state_dict), "l2norm.scale": trunk.l2norm.scale})

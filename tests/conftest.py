@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import torch
+from examples import USUAL
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -13,8 +14,10 @@ install_import_hook(
     "ssd_annotated", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 )
 
-settings.register_profile("same-every-time", deadline=None, derandomize=True, max_examples=50)
-settings.load_profile("same-every-time")
+settings.register_profile(USUAL, deadline=None, derandomize=True, max_examples=50)
+# New examples every time; what fails is printed as a line to paste: make test-long
+settings.register_profile("long", deadline=None, max_examples=1000, print_blob=True)
+settings.load_profile(USUAL)
 
 # Most tensors here are small, and threads that wait for each other cost more than they gain.
 torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from ssd_annotated.data.augment import (
     sample_crop,
     sample_distortion,
 )
-from ssd_annotated.data.warp import INTERPOLATIONS, Distortion, apply
+from ssd_annotated.data.warp import INTERPOLATIONS, Distortion, apply, move
 
 PRESETS = pytest.mark.parametrize("augmentation", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
 
@@ -247,6 +247,8 @@ def test_presets_say_what_others_do():
         "ssd.pytorch",
         "lufficc",
         "sgrvinod",
+        "tf2",
+        "gentle",
     }
     degrees = {name: a.hue[1] for name, a in AUGMENTATIONS.items()}
     assert degrees["caffe"] == 2 * 18
@@ -259,8 +261,39 @@ def test_presets_say_what_others_do():
     assert AUGMENTATIONS["sgrvinod"].channel_swap_probability == 0
     assert 0.5 not in AUGMENTATIONS["lufficc"].crop_options
     assert max(o or 0 for o in AUGMENTATIONS["ssd.pytorch"].crop_options) == 0
-    assert [name for name, a in AUGMENTATIONS.items() if len(a.interpolations) == 5] == ["caffe"]
-    assert [name for name, a in AUGMENTATIONS.items() if not a.keep_one] == ["none", "caffe"]
+    five = [name for name, a in AUGMENTATIONS.items() if len(a.interpolations) == 5]
+    assert five == ["caffe", "gentle"]
+    anywhere = [name for name, a in AUGMENTATIONS.items() if not a.keep_one]
+    assert anywhere == ["none", "caffe", "tf2"]
+    flips = {name: a.vertical_flip_probability for name, a in AUGMENTATIONS.items()}
+    assert {name: p for name, p in flips.items() if p} == {"tf2": 0.2}
+    still = [name for name, a in AUGMENTATIONS.items() if a.expand_probability == 0]
+    assert still == ["none", "tf2", "gentle"]
+
+
+def test_the_posts_patches_come_every_other_time_and_have_the_shape_of_the_photograph():
+    rng, boxes = np.random.default_rng(0), objects(np.random.default_rng(1), 2)["boxes"]
+    plans = [sample(rng, AUGMENTATIONS["tf2"], (400, 200), boxes, 64) for _ in range(600)]
+    crops = np.array([plan.geometry.crop for plan in plans])
+    sides = crops[:, 2:] - crops[:, :2]
+    cut = (sides < (400, 200)).any(axis=1)
+    assert cut.mean() == pytest.approx(0.5, abs=0.06)
+    np.testing.assert_allclose(sides[:, 0], 2 * sides[:, 1], atol=2)
+    assert sides[:, 0].min() == pytest.approx(0.3 * 400, abs=8)
+    upside = np.mean([plan.geometry.flips[1] for plan in plans])
+    assert upside == pytest.approx(0.2, abs=0.05)
+    assert {plan.distortion.channels for plan in plans} == {(0, 1, 2)}
+    assert len({plan.distortion for plan in plans}) <= 2, "no colour is changed"
+
+
+def test_gentle_never_shrinks_and_keeps_an_object():
+    rng, boxes = np.random.default_rng(0), objects(np.random.default_rng(1), 3)["boxes"]
+    for _ in range(200):
+        geometry = sample(rng, AUGMENTATIONS["gentle"], (300, 200), boxes, 300).geometry
+        matrix = geometry.matrix
+        assert abs(matrix[0, 0]) >= 1
+        assert abs(matrix[1, 1]) >= 1.5
+        assert len(move({"boxes": boxes}, geometry)["boxes"]) >= 1
 
 
 # ------------------------------------------------------------------------------------ the data set

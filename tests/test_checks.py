@@ -34,7 +34,14 @@ from ssd_annotated.support import checks
         (checks.check_within, [1, 0, 1], [math.nan, 0, 1], r"x must lie in \[0, 1\], not nan"),
         (checks.check_iou, [1], [0], r"x must be an IoU in \(0, 1\], not 0"),
         (checks.check_iou, [1e-9], [1.5], r"x must be an IoU in \(0, 1\], not 1.5"),
-        (checks.check_length, [(1, 2), 2], [(1,), 2], r"x must be 2 values, not 1: \(1,\)"),
+        (checks.check_numbers, [(1, 2), 2], [(1,), 2], r"x must be 2 values, not 1: \(1,\)"),
+        (checks.check_numbers, [(1, 2), 2], [(1, 0), 2], "x must be positive and finite, not 0"),
+        (
+            checks.check_numbers,
+            [(0, -2), 2, -math.inf],
+            [(0, math.nan), 2, -math.inf],
+            "x must be finite, not nan",
+        ),
     ],
 )
 def test_a_check_passes_the_good_and_names_the_bad(check, good, bad, message):

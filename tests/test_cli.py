@@ -19,9 +19,11 @@ from xml.etree import ElementTree
 
 import click
 import cv2
+import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large as torchvision_ssdlite
 
 import ssd_annotated
 from ssd_annotated.app import arguments, cli, export
@@ -30,6 +32,7 @@ from ssd_annotated.app.detect import Tally
 from ssd_annotated.checkpoint import load_model, pretrained, save_model
 from ssd_annotated.data import graffiti
 from ssd_annotated.data.augment import AUGMENTATIONS
+from ssd_annotated.data.fit import fit_priors, outlook, seen_targets
 from ssd_annotated.data.graffiti import CLASS_NAMES, GraffitiDigits, export_voc
 from ssd_annotated.data.layout import VARIANTS
 from ssd_annotated.data.survey import survey, survey_table
@@ -41,7 +44,8 @@ from ssd_annotated.evaluation.voc import evaluate, evaluation_table
 from ssd_annotated.model import ModelSpec, tiny_ssd
 from ssd_annotated.priors import PRESETS, make_priors, rescale_priors, tiny_priors
 from ssd_annotated.training import run as run_module
-from ssd_annotated.training.settings import QUICK, Settings
+from ssd_annotated.training.rungs import Standing, find_rungs
+from ssd_annotated.training.settings import QUICK, SMALL, Settings
 
 COMMANDS = sorted(cli.main.commands)
 MODULE = [sys.executable, "-m", "ssd_annotated"]
@@ -294,13 +298,17 @@ def test_check_of_clean_data_exits_with_0(digits, tmp_path):
     first, _, rest = text.partition("\n\n")
     assert first == f"{digits}: PASCAL VOC's layout; taken: train, test (18 images)"
     assert rest.splitlines()[0].split()[:2] == ["images", str(len(whole))]
-    assert rest == survey_table(survey(whole, make_priors(tiny_priors(128)))) + "\n"
+    table = survey_table(survey(whole, make_priors(tiny_priors(128))))
+    specs = {128: tiny_priors(128), **{side: tiny_priors(side) for side in range(192, 641, 64)}}
+    assert rest == f"{table}\n\n{outlook(whole, 128, specs)}\n"
     assert cv2.imread(str(figure)) is not None
 
 
 def test_check_counts_what_the_priors_miss(digits):
     text = done("check", digits, "--model", "tiny", "--smallest", 0.01, "--largest", 0.02)
-    assert all(line.endswith("100.0%") for line in text.splitlines()[-9:])
+    classes = text.split("\n\n")[3].splitlines()
+    assert len(classes) == 11
+    assert all(line.endswith("100.0%") for line in classes[1:])
 
 
 def test_what_cannot_be_printed_is_replaced(digits):
@@ -362,7 +370,9 @@ def test_coco_annotations_are_data_too(digits, coco_file):
     first, _, rest = text.partition("\n\n")
     images = f"(4 images in {digits / 'JPEGImages'})"
     assert first == f"{coco_file}: COCO's JSON; taken: all {images}"
-    assert rest == survey_table(survey(folder, make_priors(PRESETS["caffe-voc"]))) + "\n"
+    table = survey_table(survey(folder, make_priors(PRESETS["caffe-voc"])))
+    assert rest.startswith(f"{table}\n\nseen with augmentation ")
+    assert re.match(r"proposed: --augmentation (caffe|gentle) --sm", rest.splitlines()[-1])
 
 
 def test_folders_of_both_formats_are_joined(digits, coco_file):
@@ -500,6 +510,68 @@ def test_random_weights_if_asked_for_or_to_be_replaced(digits, asked, imagenet, 
     assert [call["model"].recipe.image_size for call in asked] == [300, 512, 300]
 
 
+@pytest.mark.parametrize(
+    ("options", "maps", "side"),
+    [
+        (("--image-size", 320), (40, 20, 10, 5, 3, 1), 320),
+        (("--model", "ssdlite320"), (20, 10, 5, 3, 2, 1), 320),
+        (("--model", "ssdlite320", "--image-size", 96), (6, 3, 2, 1, 1, 1), 96),
+    ],
+)
+def test_every_model_has_its_sizes(digits, asked, tmp_path, options, maps, side):
+    sizes = ("--smallest", 0.05, "--largest", 0.6)
+    done("train", digits, "--out", tmp_path, "--weights", "none", *options, *sizes)
+    model, data = asked[0]["model"], asked[0]["dataset"]
+    priors = model.spec.priors
+    assert (priors.feature_maps, priors.centres) == (maps, "fmap")
+    assert (priors.sizes[0], priors.sizes[-1]) == (0.05, 0.6)
+    assert (model.recipe.image_size, data.image_size) == (side, side)
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """torchvision's SSDLite of 11 classes, as its training script saves it."""
+    torch.manual_seed(0)
+    theirs = torchvision_ssdlite(weights=None, weights_backbone=None, num_classes=11)
+    file = tmp_path_factory.mktemp("foreign") / "model_9.pth"
+    torch.save({"model": theirs.state_dict(), "epoch": 9}, file)
+    return file
+
+
+def test_anybodys_checkpoint_detects(digits, foreign, tmp_path):
+    out = ("--json", tmp_path / "found.json", "--score", 0)
+    result = run("detect", foreign, digits / "JPEGImages" / "train_000000.jpg", *out)
+    assert result.exit_code == 0, result.output
+    whose = "torchvision's ssdlite320_mobilenet_v3_large, with 11 classes"
+    assert f"{foreign}: a checkpoint of {whose}\n" in result.stderr
+    assert json.loads((tmp_path / "found.json").read_text())["model"]["recipe"]["image_size"] == 320
+
+
+def test_training_goes_on_from_anybodys_checkpoint(digits, foreign, asked, tmp_path):
+    done("train", digits, "--out", tmp_path, "--weights", foreign)
+    model = asked[0]["model"]
+    assert model.recipe.class_names == CLASS_NAMES
+    theirs = torch.load(foreign, weights_only=True)["model"]
+    assert torch.equal(model.extras[3][2][0].weight, theirs["backbone.extra.3.2.0.weight"])
+    assert model.recipe.mean == (0.5, 0.5, 0.5)
+
+
+def test_ssdlite_from_data_to_detector(digits, tmp_path):
+    out, options = tmp_path / "run", ("--model", "ssdlite320", "--image-size", 64)
+    settings = ("--weights", "none", "--settings", "quick", "--steps", 1, "--batch-size", 2)
+    done("train", digits, "--out", out, *options, *settings)
+    assert "mean AP" in done("evaluate", out / "last.pt", digits)
+    done("export", out / "last.pt", "--out", tmp_path / "lite.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "lite.onnx")
+    images = torch.randn(3, 3, 64, 64)
+    boxes, scores = session.run(None, {"images": images.numpy()})
+    model = load_model(out / "last.pt")
+    with torch.no_grad():
+        expected = model(images).logits.softmax(dim=2)
+    assert boxes.shape == (3, len(model.priors), 4)
+    torch.testing.assert_close(torch.from_numpy(scores), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_options_of_training_arrive(digits, asked, tmp_path):
     numbers = ("--lr", 0.5, "--clip-norm", 3, "--precision", "bfloat16", "--compile", "--seed", 7)
     more = ("--save-every", 11, "--validate-every", 12, "--resume", "--tensorboard")
@@ -519,6 +591,60 @@ def test_options_of_training_arrive(digits, asked, tmp_path):
     assert call["dataset"].seed == 7
     assert (len(call["dataset"]), len(call["validation"])) == (14, 18)
     assert call["validation"].class_names == call["dataset"].dataset.class_names
+
+
+def test_priors_are_fitted_to_what_training_shows(digits, asked, tmp_path):
+    options = ("--fit-priors", "--augmentation", "gentle")
+    result = run("train", digits, "--out", tmp_path, *TINY, *options)
+    assert result.exit_code == 0, result.output
+    data = VOCFolder([(digits, "train")], CLASS_NAMES)
+    pair = fit_priors(tiny_priors(64), seen_targets(data, AUGMENTATIONS["gentle"]))
+    assert asked[0]["model"].spec.priors == rescale_priors(tiny_priors(64), *pair)
+    assert result.stderr == "priors: --smallest {} --largest {}\n".format(*pair)
+
+
+def test_settings_for_small_objects_choose_augmentation_and_priors_too(digits, asked, tmp_path):
+    data = ("train", digits, "--out", tmp_path, *TINY, "--settings", "small")
+    done(*data)
+    done(*data, "--fit-priors", "--augmentation", "caffe", "--steps", 7)
+    done(*data, "--smallest", 0.1, "--largest", 0.5)
+    done(*data, "--no-fit-priors")
+    whole = VOCFolder([(digits, "train")], CLASS_NAMES)
+    fitted = [
+        rescale_priors(tiny_priors(64), *fit_priors(tiny_priors(64), seen_targets(whole, drawn)))
+        for drawn in (AUGMENTATIONS["gentle"], AUGMENTATIONS["caffe"])
+    ]
+    given = [rescale_priors(tiny_priors(64), 0.1, 0.5), tiny_priors(64)]
+    assert [call["model"].spec.priors for call in asked] == [*fitted, *given]
+    expected = [AUGMENTATIONS[name] for name in ("gentle", "caffe", "gentle", "gentle")]
+    assert [call["dataset"].augmentation for call in asked] == expected
+    settings = replace(SMALL, batch_size=4)
+    assert [call["settings"] for call in asked[:2]] == [settings, replace(settings, steps=7)]
+
+
+def test_flips_are_chosen(digits, asked, tmp_path):
+    for options in (["--no-mirror"], ["--vertical-flip", "--augmentation", "gentle"], []):
+        done("train", digits, "--out", tmp_path, *TINY, *options)
+    drawn = [call["dataset"].augmentation for call in asked]
+    assert drawn == [
+        replace(AUGMENTATIONS["caffe"], flip_probability=0),
+        replace(AUGMENTATIONS["gentle"], vertical_flip_probability=0.5),
+        AUGMENTATIONS["caffe"],
+    ]
+
+
+def test_a_fraction_is_held_back_as_a_share_is(flat, digits, asked, tmp_path):
+    done("train", flat, "--val-fraction", 0.2, "--out", tmp_path / "run", *TINY)
+    done("train", f"{flat}:0.8", "--val", f"{flat}:-0.2", "--out", tmp_path / "run", *TINY)
+    done("train", f"{digits}:train", "--val-fraction", 0.2, "--out", tmp_path / "run", *TINY)
+    names = [
+        [{r.image.name for r in d.records} for d in (call["dataset"].dataset, call["validation"])]
+        for call in asked
+    ]
+    assert names[0] == names[1]
+    assert names[2] == [{n for n in part if n.startswith("train")} for part in names[0]]
+    classes = {d.class_names for d in (asked[0]["dataset"].dataset, asked[0]["validation"])}
+    assert classes == {CLASS_NAMES}
 
 
 def test_quick_settings_are_other_defaults(digits, asked, tmp_path):
@@ -559,6 +685,28 @@ def test_training_goes_on_from_a_model(digits, asked, tiny_file, tmp_path):
         assert torch.equal(value, model.state_dict()[name])
 
 
+def test_going_on_from_a_model_takes_a_tenth_of_the_rate(digits, asked, tiny_file, tmp_path):
+    data = ("train", digits, "--out", tmp_path, "--weights", tiny_file)
+    done(*data)
+    done(*data, "--settings", "quick", "--freeze", "trunk")
+    done(*data, "--lr", 0.01)
+    assert [call["settings"].lr for call in asked] == [1e-4, 4e-4, 0.01]
+    assert [call["settings"].freeze for call in asked] == ["none", "trunk", "none"]
+
+
+def test_which_classes_are_kept_is_said(digits, asked, tmp_path):
+    names = ("background", "7", "seven", "3")
+    save_model(tiny_ssd(4, 64, (4,) * 6, names), tmp_path / "old.pt")
+    result = run("train", digits, "--out", tmp_path, "--weights", tmp_path / "old.pt")
+    assert result.stderr == (
+        f"{tmp_path / 'old.pt'}: classes kept: 3, 7\n"
+        f"{tmp_path / 'old.pt'}: classes new: 0, 1, 2, 4, 5, 6, 8, 9\n"
+    )
+    before, after = load_model(tmp_path / "old.pt"), asked[0]["model"]
+    was, now = (m.confidence_heads[0].bias.unflatten(0, (4, -1)) for m in (before, after))
+    assert torch.equal(now[:, [0, 8, 4]], was[:, [0, 1, 3]])
+
+
 def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
     before = load_model(tiny_file)
     names = ("background", "cat", "dog")
@@ -576,11 +724,17 @@ def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model", "ssd300", "--image-size", 300], "--image-size is for --model tiny"),
+        (["--image-size", 256], "ssd300_vgg16 takes images of at least 268 pixels, not 256"),
+        (["--model", "ssdlite320", "--image-size", 8], "must be at least 32, not 8"),
         (["--widths", 1, 2, 3, 4, 5, 6, "--weights", "none"], "--widths are for --model tiny"),
         (["--model", "tiny", "--weights", "imagenet"], "imagenet is for --model ssd300"),
         (["--weights", "old.pt", "--model", "tiny"], "--model cannot be chosen"),
         (["--weights", "old.pt", "--smallest", 0.1], "--smallest cannot be chosen"),
+        (["--weights", "old.pt", "--fit-priors"], "--fit-priors cannot be used: --weights"),
+        (["--val", "here", "--val-fraction", 0.1], "give either --val or --val-fraction"),
+        (["--val-fraction", 0.001], "--val-fraction 0.001 leaves one side without images"),
+        (["--val-fraction", 1], "1.0 is not in the range 0<x<1"),
+        (["--fit-priors", "--largest", 0.1], "--fit-priors chooses --smallest and --largest"),
         (
             ["--model", "tiny", "--image-size", 63],
             "image_size in pixels must be at least 64, not 63",
@@ -637,12 +791,46 @@ def test_how_a_run_was_stopped_is_said(monkeypatch, digits, tmp_path, number, st
     assert result.stderr == f"stopped by {number.name}; --resume continues the run\n"
 
 
+@pytest.mark.parametrize(
+    ("loss", "best", "words"),
+    [
+        (2.94, 0.3, "no better .*\nsee .*: ssd-annotated evaluate .*best.pt DATA --gallery"),
+        (
+            2.94,
+            0.005,
+            "no better than answering without looking .*\nThis is no detector yet. Try: .*`gentle`",
+        ),
+        (
+            1.5,
+            None,
+            "the network looks .*\nsee .*: ssd-annotated evaluate .*last.pt DATA --gallery",
+        ),
+        (1.5, 0.4, "the network looks .*\nsee .*: ssd-annotated evaluate .*best.pt DATA --gallery"),
+    ],
+)
+def test_a_training_ends_with_what_to_try_next(monkeypatch, digits, tmp_path, loss, best, words):
+    standing = Standing(loss, find_rungs(torch.tensor([0, 1, 1])))
+    outcome = run_module.Outcome(500, None, best, standing)
+    monkeypatch.setattr(run_module, "run", lambda *_, **__: outcome)
+    result = run("train", digits, "--out", tmp_path, *TINY)
+    assert re.match(f"at the end, confidence loss {loss:.2f}: {words}", result.stderr)
+
+
+def results(out, digits):
+    """The evaluation of the best model on the test split."""
+    dataset = VOCFolder([(digits, "test")], CLASS_NAMES)
+    images, targets = zip(*(dataset[index] for index in range(len(dataset))))
+    return (evaluate(detect(load_model(out / "best.pt"), list(images)), list(targets), 11),)
+
+
 def test_from_data_to_detector(digits, tmp_path):
     """Train, resume, evaluate and detect, for real."""
     out = tmp_path / "run"
     data = ("train", digits, "--val", f"{digits}:test", "--out", out, *TINY, "--settings", "quick")
     text = done(*data, "--steps", 3)
     assert text.startswith(f"{out / 'last.pt'}: 3 steps\n")
+    assert evaluation_table(*results(out, digits), CLASS_NAMES) in text
+    assert cv2.imread(str(out / "worst.png")) is not None
     model = load_model(out / "last.pt")
     assert model.recipe.class_names == CLASS_NAMES
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -847,18 +1035,19 @@ def test_detect_knows_images_from_videos(detected, source, kind, expected, unit)
         "drawings": "found",
         "document": None,
         "batch_size": 2,
-        "on_bad": "raise",
+        "on_bad": "skip",
+        "skip_existing": False,
         "score_threshold": 0.5,
     }
 
 
 def test_detect_in_half_precision(detected):
-    options = ("--json", "found.json", "--half", "--score", 0.25, "--on-bad", "skip")
+    options = ("--json", "found.json", "--half", "--score", 0.25, "--on-bad", "raise")
     done("detect", "tiny-graffiti", "photographs", *options)
     ((_, _, dtype, options),) = detected
     assert dtype == torch.float16
     assert (options["document"], options["drawings"]) == ("found.json", None)
-    assert (options["score_threshold"], options["on_bad"]) == (0.25, "skip")
+    assert (options["score_threshold"], options["on_bad"]) == (0.25, "raise")
 
 
 @pytest.mark.parametrize(
@@ -868,6 +1057,7 @@ def test_detect_in_half_precision(detected):
         (["photographs", "--camera", 0, "--out", "found"], "give either a SOURCE or --camera"),
         (["photographs"], "give --out, --json or both"),
         (["photographs", "--out", "found", "--score", 50], "not in the range 0<=x<=1"),
+        (["a.mp4", "--out", "b.mp4", "--skip-existing"], "--skip-existing is for images"),
     ],
 )
 def test_detect_must_know_from_where_to_where(detected, options, message):
@@ -883,15 +1073,16 @@ def test_detect_where_there_is_nothing(tmp_path):
     assert "gone: no such file or folder" in result.stderr
 
 
-def test_export_is_asked_of_the_package(monkeypatch, tmp_path):
+@pytest.mark.parametrize("nms", [False, True])
+def test_export_is_asked_of_the_package(monkeypatch, tmp_path, nms):
     calls = []
-    monkeypatch.setattr(export, "export_onnx", lambda *call: calls.append(call))
+    monkeypatch.setattr(export, "export_onnx", lambda *call, nms: calls.append((*call, nms)))
     file = str(tmp_path / "tiny.onnx")
-    result = run("export", "tiny-graffiti", "--out", file)
+    result = run("export", "tiny-graffiti", "--out", file, *["--nms"][:nms])
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"wrote {file}\n")
-    ((model, path),) = calls
+    ((model, path, whole),) = calls
     assert model.spec.architecture == "tiny_ssd"
-    assert path == file
+    assert (path, whole) == (file, nms)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not the GNU C library")
@@ -919,7 +1110,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--image-size", 0), "image_size must be at least 16 pixels, not 0"),
+        (("--image-size", 0), "image_size in pixels must be at least 64, not 0"),
         (("--smallest", 0), "sizes must rise from above 0, not from 0.0"),
         (("--largest", 0), "to 0.0"),
     ],

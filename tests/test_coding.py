@@ -1,6 +1,7 @@
 """Coding: the paper's equation (2) in plain Python, torchvision's coder, and there and back."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from torchvision.models.detection._utils import BoxCoder
 
 from ssd_annotated.boxes import cxcywh_to_xyxy
-from ssd_annotated.coding import VARIANCES, decode, encode
+from ssd_annotated.coding import VARIANCES, check_predictions, decode, encode
 
 PRIOR = torch.tensor([[0.5, 0.5, 0.2, 0.4]])
 
@@ -164,3 +165,24 @@ def test_a_batch_equals_image_by_image():
 def test_no_boxes_have_no_offsets():
     assert encode(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0, 4)
     assert decode(torch.zeros(2, 0, 4), torch.zeros(0, 4)).shape == (2, 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "logits", "message"),
+    [
+        ((2, 5, 4), (2, 5, 3), None),
+        ((2, 5, 4), (2, 5, 1), None),
+        ((5, 4), (2, 5, 3), r"offsets have shape \(5, 4\), expected \(B, 5, 4\): one row for each"),
+        ((2, 6, 4), (2, 6, 3), r"offsets have shape \(2, 6, 4\), expected \(B, 5, 4\)"),
+        ((2, 5, 5), (2, 5, 3), r"offsets have shape \(2, 5, 5\)"),
+        ((5, 4, 1, 1), (2, 5, 3), r"offsets have shape \(5, 4, 1, 1\)"),
+        ((2, 5, 4), (2, 5), r"logits have shape \(2, 5\), expected \(2, 5, C\) to match"),
+        ((2, 5, 4), (3, 5, 3), r"logits have shape \(3, 5, 3\), expected \(2, 5, C\)"),
+        ((2, 5, 4), (2, 6, 3), r"logits have shape \(2, 6, 3\), expected \(2, 5, C\)"),
+        ((2, 5, 4), (2, 5, 3, 1), r"logits have shape \(2, 5, 3, 1\)"),
+    ],
+)
+def test_predictions_for_other_priors_are_refused_by_their_shapes(offsets, logits, message):
+    expected = pytest.raises(ValueError, match=message) if message else nullcontext()
+    with expected:
+        check_predictions(torch.zeros(offsets), torch.zeros(logits), 5)

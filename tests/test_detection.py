@@ -3,6 +3,8 @@
 import copy
 import inspect
 import json
+import os
+import signal
 import weakref
 from dataclasses import asdict, fields, replace
 
@@ -10,13 +12,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from children import Child
 from refusals import refuses
+from turning import turned
 
 from ssd_annotated.app import media
+from ssd_annotated.app import writers as app_writers
 from ssd_annotated.app.detect import detect_images, detect_video
 from ssd_annotated.app.draw import draw_detections
 from ssd_annotated.app.media import Video, read_image
 from ssd_annotated.app.writers import write_image
+from ssd_annotated.checkpoint import pretrained
 from ssd_annotated.detection import detect, detect_stream
 from ssd_annotated.model import tiny_ssd
 from ssd_annotated.nms import postprocess
@@ -241,7 +247,7 @@ def test_a_folder_is_drawn_and_written_down(model, folder, tmp_path, capfd):
         model, folder, drawings=drawings, document=document, batch_size=2, score_threshold=0.4
     )
     found = detect(model, photographs(5), score_threshold=0.4)
-    assert tally == (5, sum(len(one.scores) for one in found), [])
+    assert tally == (5, sum(len(one.scores) for one in found), [], 0)
     content = json.loads(document.read_text())
     recipe = replace(model.recipe, score_threshold=0.4)
     assert content["model"]["architecture"] == "tiny_ssd"
@@ -266,7 +272,7 @@ def test_one_photograph_only(model, folder, tmp_path, capfd):
     document = tmp_path / "found.json"
     options = {"score_threshold": 0.9999, "progress": False}
     tally = detect_images(model, str(folder / "b.bmp"), document=str(document), **options)
-    assert tally == (1, 0, [])
+    assert tally == (1, 0, [], 0)
     assert capfd.readouterr().err == ""
     assert [image["file"] for image in json.loads(document.read_text())["images"]] == ["b.bmp"]
 
@@ -333,6 +339,81 @@ def test_a_folder_and_nothing_to_write(model, folder, tmp_path):
         detect_images(model, folder, document=tmp_path / "found.json", recipe={"colour": "red"})
 
 
+# --- Folders that are resumed
+
+
+def lines(document):
+    return [json.loads(line) for line in document.read_text().splitlines()]
+
+
+def killed_in_a_folder(folder, drawings, document, number):
+    """Detect, one photograph at a time, and be killed while photograph `number` is drawn."""
+    draw, calls = app_writers.draw_detections, []
+
+    def draw_or_die(*arguments):
+        calls.append(arguments)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return draw(*arguments)
+
+    app_writers.draw_detections = draw_or_die
+    options = {"drawings": drawings, "document": document, "batch_size": 1, "progress": False}
+    detect_images(pretrained(), folder, **options)
+
+
+def test_a_killed_folder_is_resumed(folder, tmp_path):
+    model = pretrained()
+    whole = {"drawings": tmp_path / "whole", "document": tmp_path / "whole.jsonl"}
+    detect_images(model, folder, progress=False, **whole)
+    again = {"drawings": tmp_path / "again", "document": tmp_path / "again.jsonl"}
+    end = Child(killed_in_a_folder, folder, *again.values(), 4).end()
+    assert end.status == -signal.SIGKILL
+    assert [line["file"] for line in lines(again["document"])] == ["a.png", "b.bmp", "d.png"]
+    with again["document"].open("a") as file:
+        file.write('{"file": "e.tif", "wid')  # what a power cut leaves
+    (again["drawings"] / "b.bmp").unlink()  # is drawn again, and listed once
+    (folder / "d.png").write_text("no image")  # is done, so that nobody reads it
+    tally = detect_images(model, folder, progress=False, skip_existing=True, **again)
+    assert (tally.images, tally.skipped) == (3, 2)
+    assert lines(again["document"]) == lines(whole["document"])
+    for file in folder.iterdir():
+        one, other = (targets["drawings"] / file.name for targets in (whole, again))
+        assert one.read_bytes() == other.read_bytes()
+    tally = detect_images(model, folder, progress=False, skip_existing=True, **again)
+    assert tally == (0, 0, [], 5)
+    # Without the option all begins anew, and d.png is missed.
+    with refuses(r"d\.png: corrupt image"):
+        detect_images(model, folder, progress=False, **again)
+    assert len(lines(again["document"])) < 5
+
+
+@pytest.mark.parametrize("keep", ["drawings", "document"])
+def test_one_output_is_enough_to_resume_from(model, folder, tmp_path, keep):
+    targets = {"drawings": tmp_path / "drawn", "document": tmp_path / "found.jsonl"}
+    options = {keep: targets[keep], "progress": False}
+    detect_images(model, folder / "b.bmp", **options)
+    assert detect_images(model, folder, skip_existing=True, **options)[::3] == (4, 1)
+
+
+def test_what_cannot_be_continued(model, folder, tmp_path):
+    with refuses(r"found\.json: only a \.jsonl file can be continued"):
+        detect_images(model, folder, document=tmp_path / "found.json", skip_existing=True)
+    for text in ("no json\n", "[1]\n", '{"frame": 0}\n', "[" * 10**5 + "\n"):
+        (tmp_path / "found.jsonl").write_text(text)
+        with refuses(r"found\.jsonl: holds something other than detections in images"):
+            detect_images(model, folder, document=tmp_path / "found.jsonl", skip_existing=True)
+        assert (tmp_path / "found.jsonl").read_text() == text
+
+
+def test_damage_in_many_files_never_stops_the_rest(model, folder, tmp_path):
+    for number in range(30):
+        (folder / f"{number}.jpg").write_bytes(bytes(number))
+    targets = {"drawings": tmp_path / "drawn", "document": tmp_path / "found.jsonl"}
+    for skipped in (0, 5):
+        tally = detect_images(model, folder, on_bad="skip", skip_existing=True, **targets)
+        assert (tally.images, len(tally.problems), tally.skipped) == (5 - skipped, 30, skipped)
+
+
 # --- Videos
 
 
@@ -368,7 +449,7 @@ def test_a_film_is_drawn_and_written_down(model, film, tmp_path, capfd):
         frames = [frame.image for frame in video]
     found = detect(model, frames, score_threshold=0.4)
     assert_same([one for _, one in seen], found)
-    assert tally == (7, sum(len(one.scores) for one in found), [])
+    assert tally == (7, sum(len(one.scores) for one in found), [], 0)
     lines = [json.loads(line) for line in document.read_text().splitlines()]
     assert [(line["frame"], round(line["seconds"] * 5)) for line in lines] == [
         (number, number) for number in range(7)
@@ -406,6 +487,28 @@ def test_a_film_that_ends_early_leaves_nothing_or_what_there_is(model, tmp_path)
     with Video(targets["drawings"]) as video:
         assert len(list(video)) == tally.images
     assert len(targets["document"].read_text().splitlines()) == tally.images
+
+
+def test_a_film_taken_on_its_side_is_drawn_upright_and_without_sound(model, tmp_path):
+    film = save_film(tmp_path / "film.avi", 3)
+    frames = [frame.image for frame in Video(film)]
+    path = tmp_path / "phone.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 5, (80, 60))
+    for image in frames:
+        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    writer.release()
+    path.write_bytes(turned(path.read_bytes()))
+    targets = {"drawings": tmp_path / "drawn.mp4", "document": tmp_path / "found.jsonl"}
+    detect_video(model, path, progress=False, score_threshold=0.99, **targets)
+    assert [(line["width"], line["height"]) for line in lines(targets["document"])] == [
+        (60, 80)
+    ] * 3
+    with Video(targets["drawings"]) as video:
+        for frame, image in zip(video, frames, strict=True):
+            # The matrix turns the stored pixels by a quarter, clockwise.
+            assert np.abs(frame.image.astype(int) - np.rot90(image, -1)).mean() < 10
+    assert b"vide" in targets["drawings"].read_bytes()
+    assert b"soun" not in targets["drawings"].read_bytes()
 
 
 def test_films_are_never_overwritten(model, film, tmp_path):

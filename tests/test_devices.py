@@ -40,13 +40,23 @@ from ssd_annotated import (
 )
 from ssd_annotated.app import detect as app_detect
 from ssd_annotated.app import draw, figures, media, writers
-from ssd_annotated.data import augment, graffiti, survey, warp
+from ssd_annotated.data import augment, fit, graffiti, survey, warp
 from ssd_annotated.data import voc as voc_data
 from ssd_annotated.evaluation import coco, mistakes, voc
+from ssd_annotated.networks import ssdlite
 from ssd_annotated.notebook import plot, show
-from ssd_annotated.published import conventions, weights
-from ssd_annotated.support import candidates
-from ssd_annotated.training import batches, distributed, run, settings, train, validation
+from ssd_annotated.published import conventions, layouts, weights
+from ssd_annotated.support import candidates, storage
+from ssd_annotated.training import (
+    batches,
+    distributed,
+    run,
+    rungs,
+    settings,
+    train,
+    transfer,
+    validation,
+)
 
 # --- What the functions are given: all of it lies on the CPU --------------------------------------
 
@@ -68,6 +78,7 @@ MODEL = model.tiny_ssd(len(NAMES), image_size=64, widths=(4,) * 6, class_names=N
 SPEC, RECIPE = MODEL.spec, MODEL.recipe
 IMAGES = torch.rand(1, 3, 64, 64)
 L2NORM, TRUNK = vgg.L2Norm(3), vgg.VGGTrunk()
+MOBILE = ssdlite.mobilenet_v3_trunk(480).eval()
 LOSSES = [
     loss.MultiBoxLoss(PRIORS, **options)
     for options in (
@@ -119,13 +130,13 @@ def zeros_like(tensor):
     return torch.zeros(1, device="cpu").expand(tensor.shape)
 
 
-def published(layers, scale):
-    """The state of an SSD300 under others' names."""
-    theirs, state = dict(zip(weights._OURS, layers)), {}
-    for name, tensor in SSD300.items():
-        layer, _, part = name.rpartition(".")
-        state[f"{theirs[layer]}.{part}" if layer in theirs else scale] = zeros_like(tensor)
-    return state
+def published(name):
+    """A state under the names of a published layout."""
+    layout = layouts.LAYOUTS[name]
+    widths = {"torchvision-ssdlite": (480,), "d2l": (4,) * 6}.get(name, ())
+    with torch.device("cpu"):
+        state = weights._build(layout, 3, widths).state_dict()
+    return {layout.original(ours): value for ours, value in state.items()}
 
 
 def trainer(**changes):
@@ -145,6 +156,14 @@ def restored(**settings):
     second = trainer(**settings)
     second.restore(state)
     return second
+
+
+def climb():
+    """What a ladder says after a hundred steps."""
+    ladder = rungs.Ladder(trainer())
+    for step in range(100):
+        ladder.add({"step": step, "confidence": 3.0}, None)
+    return ladder.standing.loss
 
 
 def train_copy(**settings):
@@ -254,6 +273,17 @@ CALLS = {
     "evaluation.voc.is_difficult": lambda: [voc.is_difficult(target) for target in TARGETS],
     "evaluation.voc.best_f1": lambda: voc.best_f1(CURVE),
     "evaluation.voc.evaluation_table": lambda: voc.evaluation_table(MEASURED, NAMES),
+    "data.fit.seen_targets": lambda: fit.seen_targets(voc_folder(), augment.Augmentation()),
+    "data.fit.forecast": lambda: fit.forecast(TARGETS, SPEC.priors, 64),
+    "data.fit.fit_priors": lambda: fit.fit_priors(SPEC.priors, TARGETS),
+    "data.fit.forecast_table": lambda: fit.forecast_table({"": fit.Forecast(BOXES[:, 0], 0.5)}),
+    "data.fit.outlook": lambda: fit.outlook(voc_folder(), 64, {64: SPEC.priors}),
+    "app.figures.draw_worst": lambda: figures.draw_worst(*JUDGED[:2], DATA, "figure.png"),
+    "training.rungs.find_rungs": lambda: rungs.find_rungs(torch.tensor([0, 2], device="cpu")),
+    "training.rungs.Ladder.add": lambda: climb(),
+    "training.transfer.start_from": lambda: (
+        transfer.start_from(MODEL, NAMES[:3]).localization_heads
+    ),
     "app.figures.draw_survey": lambda: figures.draw_survey(SURVEY, PRIORS, "figure.png"),
     "app.figures.draw_curves": lambda: figures.draw_curves(MEASURED, NAMES, "figure.png"),
     "app.figures.draw_gallery": lambda: figures.draw_gallery(MISTAKES, DATA, "figure.png", most=1),
@@ -280,6 +310,7 @@ CALLS = {
     "app.writers.json_document": lambda: write(
         writers.json_document(Path("a.json"), {}, NAMES), FILE
     ),
+    "app.writers.image_lines": lambda: write(writers.image_lines(Path("lines.jsonl"), NAMES), FILE),
     "app.writers.json_lines": lambda: write(writers.json_lines(Path("a.jsonl"), NAMES), FRAME),
     "app.writers.annotated_images": lambda: write(
         writers.annotated_images(Path("out"), NAMES), FILE
@@ -295,8 +326,10 @@ CALLS = {
     "checkpoint.save_model": saved,
     "checkpoint.save_model in half precision": lambda: saved(torch.float16),
     "checkpoint.describe": lambda: checkpoint.describe(MODEL),
-    "checkpoint.write_whole": lambda: checkpoint.write_whole({"boxes": BOXES}, "boxes.pt"),
-    "checkpoint.read_plain": lambda: checkpoint.read_plain(saved()),
+    "support.storage.write_whole": lambda: storage.write_whole({"boxes": BOXES}, "boxes.pt"),
+    "support.storage.read_plain": lambda: storage.read_plain(saved()),
+    "checkpoint.model_of": lambda: checkpoint.model_of(storage.read_plain(saved()), "model.pt"),
+    "checkpoint.is_ours": lambda: checkpoint.is_ours(storage.read_plain(saved())),
     "checkpoint.load_model": lambda: checkpoint.load_model(saved()),
     "checkpoint.pretrained": checkpoint.pretrained,
     "nms.postprocess": lambda: nms.postprocess(PREDICTIONS, PRIORS),
@@ -358,6 +391,7 @@ CALLS = {
     ),
     "transforms.prepare": lambda: transforms.prepare(PHOTO, RECIPE),
     "transforms.collate": lambda: transforms.collate([DATA[0], DATA[1]], RECIPE),
+    "networks.ssdlite.TwoMaps.forward": lambda: MOBILE(IMAGES),
     "vgg.L2Norm.forward": lambda: L2NORM(IMAGES),
     "vgg.VGGTrunk.forward": lambda: TRUNK(IMAGES[..., :32, :32]),
     "vgg.xavier_init": lambda: vgg.xavier_init(copy.deepcopy(MODEL)),
@@ -379,14 +413,26 @@ FACTORIES = {
     "model.extra_block": lambda: model.extra_block(4, 2, 4, kernel=3, stride=2, padding=1),
     "priors.make_priors": lambda: priors.make_priors(SPEC.priors),
     "vgg.vgg16_features": vgg.vgg16_features,
+    "model.conv3x3": lambda: model.conv3x3(3, 4),
+    "networks.ssdlite.ssdlite320_mobilenet_v3_large": ssdlite.ssdlite320_mobilenet_v3_large,
+    "networks.ssdlite.mobilenet_v3_trunk": lambda: ssdlite.mobilenet_v3_trunk(480),
+    "networks.ssdlite.separable_head": lambda: ssdlite.separable_head(3, 4),
     "published.weights.load_torchvision_ssd300": lambda: weights.load_torchvision_ssd300(
-        published(weights._TORCHVISION, "backbone.scale_weight")
+        published("torchvision")
+    ),
+    "published.weights.load_torchvision_ssdlite320": lambda: weights.load_torchvision_ssdlite320(
+        published("torchvision-ssdlite")
     ),
     "published.weights.load_ssd_pytorch": lambda: weights.load_ssd_pytorch(
-        published(weights._SSD_PYTORCH, "L2Norm.weight")
+        published("ssd.pytorch")
     ),
-    "published.weights.load_sgrvinod": lambda: weights.load_sgrvinod(
-        published(weights._SGRVINOD, "rescale_factors")
+    "published.weights.load_lufficc": lambda: weights.load_lufficc(published("lufficc")),
+    "published.weights.load_qfgaohao": lambda: weights.load_qfgaohao(published("mb2-ssd-lite")),
+    "published.weights.load_nvidia": lambda: weights.load_nvidia(published("nvidia")),
+    "published.weights.load_d2l": lambda: weights.load_d2l(published("d2l")),
+    "published.weights.load_sgrvinod": lambda: weights.load_sgrvinod(published("sgrvinod")),
+    "published.weights.load_checkpoint": lambda: weights.load_checkpoint(
+        published("sgrvinod"), say=str
     ),
 }
 
@@ -394,6 +440,7 @@ FACTORIES = {
 NOT_CALLED = {
     "app.arguments": "strings come in, and what is done with them is done by functions above",
     "app.cli": "the same",
+    "app.around": "names of ONNX's values, and numbers",
     "app.detect.Job.recipe_for": "strings and numbers",
     "support.checks": "numbers and names",
     "data.entries": "from JSON to numbers; `AnnotatedFolder` makes the tensors",
@@ -401,10 +448,12 @@ NOT_CALLED = {
     "data.coco": "from JSON to NumPy; `AnnotatedFolder` makes the tensors",
     "app.export": "takes seconds, with a copy that it moves to the CPU",
     "model.evaluating": "sets modes; `detect` enters it",
-    "checkpoint.plain": "from NumPy's numbers to Python's",
+    "support.storage.plain": "from NumPy's numbers to Python's",
     "notebook.plot.legend_of_kinds": "strings and numbers",
     "detection.changed": "strings and numbers",
     "app.writers.describe": "strings and numbers",
+    "support.downloads.pretrained_state": "downloads a file",
+    "published.layouts": "names",
     "vgg.load_imagenet": "downloads half a gigabyte; `reduce_vgg16` does its arithmetic",
 }
 

@@ -23,6 +23,7 @@ from ssd_annotated.detection import detect
 from ssd_annotated.model import ssd300_vgg16
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
 
 
@@ -102,6 +103,15 @@ def test_the_example_finds_what_detect_finds(digits, tmp_path, monkeypatch):
     assert [line.split()[0] for line in printed.getvalue().splitlines()] == names
 
 
+def test_opencv_runs_the_network(digits):
+    _, path = digits
+    net = cv2.dnn.readNetFromONNX(str(path))
+    images = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    net.setInput(images.numpy(), "images")
+    for found, expected in zip(net.forward(["boxes", "scores"]), run(path, images), strict=True):
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-4)
+
+
 def test_without_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with refuses(r"pip install 'ssd-annotated\[onnx\]'", ImportError):
@@ -109,15 +119,14 @@ def test_without_the_extra(monkeypatch, tmp_path):
 
 
 def test_a_file_is_written_whole_or_not_at_all(monkeypatch, tmp_path):
-    class Program:
-        model = SimpleNamespace(metadata_props={})
-
-        def save(self, path, **_):
-            path.write_bytes(b"half")
-            raise OSError("disk full")
+    def save(_file, path):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
 
     (tmp_path / "digits.onnx").write_bytes(b"the one before")
-    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: Program())
+    program = SimpleNamespace(model_proto=onnx.ModelProto())
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: program)
+    monkeypatch.setattr(onnx, "save", save)
     with refuses("disk full", OSError):
         export_onnx(pretrained(), tmp_path / "digits.onnx")
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"the one before"]

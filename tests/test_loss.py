@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import plain_targets as plain
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import few
+from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refuses
 from torch.nn.functional import cross_entropy, smooth_l1_loss
@@ -126,7 +127,7 @@ def as_numbers(parts):
     return [part.item() for part in parts]
 
 
-@settings(max_examples=25)
+@few(25)
 @given(
     st.lists(st.integers(0, 5), min_size=1, max_size=3),
     st.integers(0, 2**31),
@@ -395,7 +396,7 @@ def test_threshold_method_and_variances_reach_the_targets():
 OTHER_NORMALS = {"images": literal_loss_per_image, "priors": literal_loss_per_prior}
 
 
-@settings(max_examples=15)
+@few(15)
 @given(
     st.sampled_from(sorted(OTHER_NORMALS)),
     st.lists(st.integers(0, 5), min_size=1, max_size=4),

@@ -383,6 +383,35 @@ def test_all_presets_match_as_the_plain_search_does(preset, dtype):
             assert torch.equal(matches, expected), (kind, method)
 
 
+ODD_SPECS = {
+    "faces": PriorSpec(
+        ((30, 40), (15, 20), (8, 10), (4, 5)),
+        sizes=tuple(
+            tuple((px / 320, px / 240) for px in some)
+            for some in ((10, 16, 24), (32, 48), (64, 96), (128, 192, 256))
+        ),
+        ratios=((),) * 4,
+        centres="steps",
+        steps=tuple((step / 240, step / 320) for step in (8, 16, 32, 64)),
+    ),
+    "three": PriorSpec(
+        (9, 5), sizes=((0.1, (0.28, 0.14), (0.14, 0.28)), (0.5,)), ratios=((), (2.0,))
+    ),
+    "wide": PriorSpec(((2, 7), (1, 4)), sizes=(0.2, 0.5), ratios=((2.0,), ()), last_extra=0.7),
+}
+
+
+@pytest.mark.parametrize("name", ODD_SPECS)
+def test_other_maps_and_shapes_match_as_the_plain_search_does(name):
+    priors = make_priors(ODD_SPECS[name])
+    assert find_grid(priors.numpy()) is not None
+    for seed, kind in enumerate(("usual", "tiny", "large", "odd")):
+        boxes = scene(kind, priors, seed)
+        for method in METHODS:
+            expected = plain.match_priors(priors, boxes, 0.5, method)
+            assert torch.equal(match_priors(priors, boxes, 0.5, method), expected), (kind, method)
+
+
 @pytest.mark.parametrize("priors_dtype", [torch.float32, torch.float64])
 def test_priors_and_objects_of_different_precision(priors_dtype):
     priors = make_priors(tiny_priors(64), priors_dtype)

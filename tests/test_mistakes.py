@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import few
+from hypothesis import given
 from hypothesis import strategies as st
 from worlds import EMPTY, NOTHING, found, place, truth, worlds
 
@@ -137,7 +138,7 @@ def test_mistakes_are_those_of_the_loops(world, iou_threshold, minimum_score):
     assert sorted(said, key=str) == mistakes_in_words(*world, iou_threshold, minimum_score)
 
 
-@settings(max_examples=20)
+@few(20)
 @given(worlds())
 def test_mistakes_and_curves_count_the_same(world):
     curves = evaluate(*world, num_classes=3).curves

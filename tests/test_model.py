@@ -1,6 +1,7 @@
 """The network: its shapes, the order of its rows, and its way to disk and back."""
 
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -19,8 +20,10 @@ from ssd_annotated.model import (
     ModelSpec,
     Predictions,
     Recipe,
+    TinyTrunk,
     build,
     channels_to_rows,
+    conv3x3,
     down_block,
     extra_block,
     register_architecture,
@@ -625,10 +628,62 @@ def test_a_recipe_that_cannot_be_is_refused(options, message):
 
 def test_a_recipe_of_another_size_or_other_classes_is_refused():
     model = ssd300_vgg16(num_classes=2)
-    with refuses("ssd300_vgg16 takes images of 300 pixels, not 512"):
+    with refuses(r"maps of \(64, 32, 16, 8, 6, 4\) cells a side at 512 pixels, but .* \(38, 19"):
         build(model.spec, replace(model.recipe, image_size=512))
     with refuses("1 class names for 2 classes"):
         build(model.spec, replace(model.recipe, class_names=("background",)))
+
+
+def test_heads_of_ones_own_may_share_their_weights():
+    priors = PriorSpec((8, 4), ((0.2,), (0.5, 0.7, 0.9)), ratios=((2.0,), ()))
+    spec, recipe = ModelSpec("shared", 2, (), priors), Recipe(64, ("background", "cat"))
+    trunk, extras = TinyTrunk(nn.Conv2d(3, 4, 8, stride=8)), [nn.Conv2d(4, 4, 2, stride=2)]
+    torch.manual_seed(0)
+    model = SSD(trunk, extras, (4, 4), spec, recipe, head=cache(conv3x3))
+    assert model.localization_heads[0] is model.localization_heads[1]
+    images = torch.randn(1, 3, 64, 64)
+    first = trunk(images)[0]
+    offsets, logits = model(images)
+    assert offsets.shape == (1, 3 * 8 * 8 + 3 * 4 * 4, 4)
+    head = model.confidence_heads[1]
+    rows = head(extras[0](first)).permute(0, 2, 3, 1).reshape(1, -1, 2)
+    torch.testing.assert_close(logits[:, 192:], rows)
+
+
+@pytest.mark.parametrize(
+    ("make", "image_size", "maps"),
+    [
+        (ssd300_vgg16, 300, (38, 19, 10, 5, 3, 1)),
+        (ssd300_vgg16, 268, (34, 17, 9, 5, 3, 1)),
+        (ssd300_vgg16, 399, (50, 25, 13, 7, 5, 3)),
+        (ssd512_vgg16, 320, (40, 20, 10, 5, 3, 2, 1)),
+    ],
+)
+def test_vgg_at_other_sizes(make, image_size, maps):
+    model = make(2, image_size=image_size)
+    priors = model.spec.priors
+    assert priors.feature_maps == maps
+    x = torch.zeros(1, 3, image_size, image_size, device="meta")
+    sides = [tuple(m.shape[2:]) for m in all_maps(model.to("meta"), x)]
+    assert sides == [(side, side) for side in maps]
+    usual = PRESETS["caffe-voc" if make is ssd300_vgg16 else "caffe-voc-512"]
+    assert (priors.sizes, priors.ratios) == (usual.sizes, usual.ratios)
+    if image_size != 300:  # the centres are those of the cells
+        assert make_priors(priors)[0, :2].tolist() == pytest.approx([0.5 / maps[0]] * 2)
+
+
+def all_maps(model, images):
+    maps = model.trunk(images)
+    for block in model.extras:
+        maps.append(block(maps[-1]))
+    return maps
+
+
+@pytest.mark.parametrize("make", [ssd300_vgg16, ssd512_vgg16])
+@pytest.mark.parametrize("image_size", [32, 256, 267])
+def test_a_size_that_leaves_no_cell_is_refused(make, image_size):
+    with refuses(f"{make.__name__} takes images of at least 268 pixels, not {image_size}"):
+        make(2, image_size=image_size)
 
 
 def test_the_name_of_a_preset_is_no_preset():

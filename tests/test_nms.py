@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import plain
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import few
+from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refuses
 from torchvision.models.detection._utils import BoxCoder
@@ -77,7 +78,7 @@ def assert_is(detections, rows):
     torch.testing.assert_close(detections.boxes, expected)
 
 
-@settings(max_examples=25)
+@few(25)
 @given(
     st.integers(0, 2**31),
     st.sampled_from([0.0, 0.01, 0.3, 0.9]),
@@ -136,7 +137,7 @@ def test_torchvisions_postprocessing():
 # ---------------------------------------------------------------- properties
 
 
-@settings(max_examples=15)
+@few(15)
 @given(st.integers(0, 2**31))
 def test_a_second_time_suppresses_nothing_more(seed):
     predictions, priors = random_case(1, seed=seed)
@@ -161,7 +162,7 @@ def test_a_batch_equals_image_by_image():
         assert all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))
 
 
-@settings(max_examples=15)
+@few(15)
 @given(st.integers(0, 2**31), st.integers(1, 30))
 def test_best_first_and_not_more_than_the_cap(seed, cap):
     predictions, priors = random_case(1, seed=seed)
@@ -475,7 +476,7 @@ def test_clipping_can_save_a_box_too():
     assert len(postprocess(predictions, priors, clip=True)[0].boxes) == 2
 
 
-@settings(max_examples=15)
+@few(15)
 @given(st.integers(0, 2**31), st.sampled_from([0.3, 0.45, 0.8]))
 def test_clipping_is_that_of_the_literal_loop(seed, overlap):
     predictions, priors = random_case(1, seed=seed)
@@ -525,7 +526,7 @@ def literal_class_agnostic(offsets, logits, priors, score, overlap):
     return kept
 
 
-@settings(max_examples=15)
+@few(15)
 @given(st.integers(0, 2**31), st.sampled_from([0.01, 0.3]), st.sampled_from([0.3, 0.5, 0.8]))
 def test_class_agnostic_suppression_is_the_naive_loop(seed, score, overlap):
     predictions, priors = random_case(2, seed=seed)

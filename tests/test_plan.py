@@ -10,11 +10,12 @@ ALLOWED = {
     "support": set(),
     plan.CORE: {"support"},
     "data": {plan.CORE, "support"},
-    "published": {plan.CORE},
+    "networks": {plan.CORE, "support"},
+    "published": {plan.CORE, "support", "networks"},
     "evaluation": {plan.CORE, "support"},
     "training": {plan.CORE, "support", "data", "evaluation"},
     "notebook": {plan.CORE, "evaluation"},
-    "app": {plan.CORE, "support", "data", "evaluation", "training", "notebook"},
+    "app": {plan.CORE, "support", "data", "evaluation", "training", "notebook", "published"},
 }
 #: The core's modules in order: each may import those before it.
 ORDER = (

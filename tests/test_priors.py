@@ -454,6 +454,74 @@ def test_a_spec_that_cannot_be_is_refused(change, message):
         PriorSpec(**(good | change))
 
 
+# ---------------------------------------------------------------- what other detectors have
+
+
+def literal_rows(maps):
+    """From (rows, columns, step down, step across, shapes in a cell) of each map."""
+    return torch.tensor(
+        [
+            [(j + 0.5) * across, (i + 0.5) * down, *shape]
+            for rows, columns, down, across, shapes in maps
+            for i in range(rows)
+            for j in range(columns)
+            for shape in shapes
+        ],
+        dtype=torch.float64,
+    )
+
+
+def test_three_priors_on_the_first_map():
+    # The SSDs of TensorFlow's model zoo: .1 at ratio 1, .2 at ratios 2 and 1/2; then as usual.
+    wide, tall = (0.2 * math.sqrt(2), 0.2 / math.sqrt(2)), (0.2 / math.sqrt(2), 0.2 * math.sqrt(2))
+    usual = [(0.35, 0.35), (0.42, 0.42), (0.35 * 2**0.5, 0.35 / 2**0.5)]
+    usual += [usual[-1][::-1]]
+    spec = PriorSpec((3, 2), sizes=((0.1, wide, tall), (0.35, 0.42)), ratios=((), (2.0,)))
+    expected = [
+        (3, 3, 1 / 3, 1 / 3, [(0.1, 0.1), wide, tall]),
+        (2, 2, 1 / 2, 1 / 2, usual),
+    ]
+    torch.testing.assert_close(make_priors(spec, torch.float64), literal_rows(expected))
+    assert (spec.boxes_per_cell, spec.counts) == ((3, 4), (27, 16))
+
+
+def test_squares_alone_on_an_image_that_is_not_square():
+    # The 320 x 240 face detectors: squares of 10 ... 256 pixels, three or two in a cell, and maps
+    # of ceil(240 / stride) x ceil(320 / stride) cells with centres at multiples of the stride.
+    squares = ((10, 16, 24), (32, 48), (64, 96), (128, 192, 256))
+    strides, maps = (8, 16, 32, 64), ((30, 40), (15, 20), (8, 10), (4, 5))
+    spec = PriorSpec(
+        maps,
+        sizes=tuple(tuple((px / 320, px / 240) for px in some) for some in squares),
+        ratios=((),) * 4,
+        centres="steps",
+        steps=tuple((stride / 240, stride / 320) for stride in strides),
+    )
+    expected = [
+        (rows, columns, px / 240, px / 320, [(side / 320, side / 240) for side in some])
+        for (rows, columns), px, some in zip(maps, strides, squares, strict=True)
+    ]
+    torch.testing.assert_close(make_priors(spec, torch.float64), literal_rows(expected))
+    assert sum(spec.counts) == 4420
+
+
+@pytest.mark.parametrize("order", ["caffe", "tf2"])
+def test_maps_that_are_not_square(order):
+    spec = PriorSpec(((2, 3), 1), sizes=(0.3, 0.6), ratios=((), ()), last_extra=1.0, order=order)
+    priors = make_priors(spec, torch.float64)[:12].reshape(-1, 2, 4)[:, 0]
+    cells = [(1 / 6, 1 / 4), (1 / 2, 1 / 4), (5 / 6, 1 / 4)]
+    cells += [(x, 3 / 4) for x, _ in cells]
+    cells = sorted(cells) if order == "tf2" else cells
+    torch.testing.assert_close(priors[:, :2], torch.tensor(cells, dtype=torch.float64))
+
+
+def test_a_shape_that_cannot_be_is_refused():
+    with refuses("positive and finite, not 0"):
+        PriorSpec((2,), sizes=(((0.1, 0),),), ratios=((),))
+    with refuses("positive and finite, not -1"):
+        PriorSpec(((2, -1),), sizes=((0.1,),), ratios=((),))
+
+
 # ---------------------------------------------------------------- rescaled
 
 

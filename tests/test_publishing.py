@@ -40,6 +40,10 @@ def test_address_is_read_off_a_workflows_environment():
     assert HERE.url == "https://github.com/ada/seen-once"
 
 
+def test_pages_of_a_person_have_no_path():
+    assert HERE._replace(repository="Ada/ada.github.io").pages == "https://ada.github.io/"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -107,6 +111,7 @@ def test_buttons_reach_the_theme():
     assert theme["repository_url"] == "https://github.com/ada/seen-once"
     assert theme["launch_buttons"]["colab_url"] == "https://colab.research.google.com"
     assert theme["logo"] == {"text": "The Annotated SSD"}
+    assert final["html_baseurl"] == "https://ada.github.io/seen-once/"
     assert "CC BY 4.0" in theme["extra_footer"]
 
 
@@ -442,5 +447,6 @@ def test_workflows_run_targets_and_files_that_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = "\n".join(path.read_text(encoding="utf-8") for path in WORKFLOWS)
     made = re.findall(r"\bmake (?:[^\n]*\" )?([a-z-]+)$", text, re.MULTILINE)
-    assert {"setup", "lint", "book", "test", "test-gpu", "docker-test"} == set(made) <= targets
+    used = {"setup", "lint", "book", "pdf", "test", "test-pages", "test-gpu", "docker-test"}
+    assert used == set(made) <= targets
     assert all((ROOT / name).is_file() for name in re.findall(r"\btools/\w+\.py", text))

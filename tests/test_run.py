@@ -4,7 +4,9 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +18,13 @@ from children import Child
 from refusals import refuses, unchecked
 from squares import Squares, Trap, small
 
-from ssd_annotated.checkpoint import load_model, read_plain, save_model
+from ssd_annotated.checkpoint import load_model, read_plain, save_model, write_whole
 from ssd_annotated.data.augment import AUGMENTATIONS, Augmented
 from ssd_annotated.detection import detect
 from ssd_annotated.evaluation.voc import Evaluation
 from ssd_annotated.loss import MultiBoxLoss
 from ssd_annotated.training import run as run_module
+from ssd_annotated.training.records import fcntl
 from ssd_annotated.training.run import Outcome, run
 from ssd_annotated.training.settings import Settings
 from ssd_annotated.training.train import NonFiniteLossError, train
@@ -124,6 +127,18 @@ def test_best_is_the_best_and_the_first_of_equals(tmp_path, monkeypatch):
     assert read_plain(tmp_path / "last.pt")["best"] == 0.5
     found = [record["mean_ap"] for record in records(tmp_path) if "mean_ap" in record]
     assert found == [0.2, None, 0.5, 0.5, 0.4], "JSON has no NaN"
+
+
+@pytest.mark.parametrize(("steps", "every"), [(40, 40), (600, 120), (120_000, 5000)])
+def test_a_short_run_is_validated_five_times_but_not_all_the_time(
+    tmp_path, monkeypatch, steps, every
+):
+    seen = []
+    monkeypatch.setattr(run_module, "_check", lambda *arguments: seen.append(arguments[2]))
+    monkeypatch.setattr(run_module, "_begin", lambda *_: pytest.skip("enough is known"))
+    with pytest.raises(pytest.skip.Exception):
+        go(tmp_path, settings=replace(SHORT, steps=steps), validation=Squares(2))
+    assert min(seen[0], steps) == every
 
 
 def test_a_validation_set_without_objects_is_said_once(tmp_path):
@@ -433,7 +448,7 @@ def test_a_full_disk_is_the_systems_error_and_spares_the_checkpoint(tmp_path):
     assert Child(killed_at_image, tmp_path, 9).end().status == -signal.SIGKILL
     options = {"dataset": augmented(Squares(5)), "save_every": 3, "resume": True}
     before = (tmp_path / "last.pt").read_bytes()
-    (tmp_path / "last.partial.pt").symlink_to(device)
+    (tmp_path / "next.partial.pt").symlink_to(device)
     with pytest.raises(OSError, match="No space left"):
         go(tmp_path, **options)
     assert (tmp_path / "last.pt").read_bytes() == before
@@ -446,6 +461,157 @@ def test_a_folder_that_cannot_be_is_the_systems_error(tmp_path):
         go(tmp_path / "file")
     with pytest.raises(NotADirectoryError, match="file"):
         go(tmp_path / "file" / "run")
+
+
+# ---------------------------------------------------------------- damage
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that was killed in its last step: it has saved after three steps and after six."""
+    folder = tmp_path_factory.mktemp("stopped")
+    assert Child(killed_at_image, folder, 17).end().status == -signal.SIGKILL
+    assert [read_plain(folder / name)["trainer"]["next_step"] for name in BOTH] == [6, 3]
+    return folder
+
+
+BOTH = ("last.pt", "previous.pt")
+
+
+def cut_short(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def flip_a_bit(file):
+    """In the middle of the weights: torch itself would not notice."""
+    data = bytearray(file.read_bytes())
+    weight = read_plain(file)["state_dict"]["trunk.1.0.weight"]
+    data[data.index(weight.permute(0, 2, 3, 1).numpy().tobytes()) + 99] ^= 4
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [cut_short, flip_a_bit, Path.unlink])
+def test_after_damage_the_checkpoint_before_is_found(tmp_path, stopped, whole, damage):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    damage(folder / "last.pt")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        options = {"validation": Squares(2), "validate_every": 4, "resume": True}
+        go(folder, augmented(Squares(5)), **options)
+    said = [str(w.message) for w in caught if "continues from" in str(w.message)]
+    assert len(said) == (damage is not Path.unlink)
+    for text in said:
+        assert f"{folder / 'last.pt'} is damaged" in text
+        assert f"continues from {folder / 'previous.pt'}" in text
+    assert_same_run(folder, whole)
+
+
+def test_if_both_are_damaged_the_run_is_not_begun_anew(tmp_path, stopped):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    for name in BOTH:
+        flip_a_bit(folder / name)
+    before = (folder / "metrics.jsonl").read_bytes()
+    with pytest.warns(UserWarning, match="damaged"), refuses(r"previous\.pt is damaged"):
+        go(folder, augmented(Squares(5)), resume=True)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("line", ["no json", "[]", "{}", '{"step": "1"}', '{"step": null}'])
+def test_damaged_records_are_named(tmp_path, stopped, line):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    text = (folder / "metrics.jsonl").read_text().splitlines()
+    (folder / "metrics.jsonl").write_text("\n".join([text[0], line, *text[2:]]) + "\n")
+    with refuses(r"metrics\.jsonl: line 2 is no record of a step"):
+        go(folder, augmented(Squares(5)), resume=True)
+
+
+def test_checkpoints_of_something_else_are_named(tmp_path, stopped):
+    content = read_plain(stopped / "last.pt")
+    for part, wrong in (("trainer", {}), ("trainer", None), ("spec", 3), ("state_dict", {"a": 1})):
+        write_whole({**content, part: wrong}, tmp_path / "last.pt")
+        with refuses(r"last\.pt is no checkpoint of this run"):
+            go(tmp_path, augmented(Squares(5)), resume=True)
+
+
+# ---------------------------------------------------------------- other accidents
+
+
+def wait_for(file):
+    """Until another process has written a line."""
+    for _ in range(1000):
+        if file.exists() and b"\n" in file.read_bytes():
+            return
+        time.sleep(0.1)
+    raise AssertionError("nothing was written")
+
+
+def lives_on(folder):
+    go(folder, augmented(Trap(5, 9, lambda: time.sleep(1000))), save_every=3, resume=True)
+
+
+@pytest.mark.skipif(fcntl is None, reason="no locks here")
+def test_of_two_runs_in_a_folder_the_second_is_refused_while_the_first_lives(tmp_path):
+    first = Child(lives_on, tmp_path)
+    wait_for(tmp_path / "metrics.jsonl")
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with refuses("another run is writing there", FileExistsError):
+        go(tmp_path, augmented(Squares(5)), resume=True)
+    assert (tmp_path / "metrics.jsonl").read_bytes()[: len(before)] == before
+    os.kill(first.process.pid, signal.SIGKILL)
+    assert first.end().status == -signal.SIGKILL
+    assert go(tmp_path, augmented(Squares(5)), resume=True).steps == 9
+    assert same(read_plain(tmp_path / "last.pt")["trainer"]["next_step"], 9)
+
+
+def told_while_validating(folder):
+    validation = Trap(2, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    options = {"validation": validation, "validate_every": 4}
+    return go(folder, augmented(Squares(5)), **options)
+
+
+def test_sigterm_during_validation_waits_for_its_end(tmp_path, whole):
+    end = Child(told_while_validating, tmp_path).end()
+    assert (end.status, end.result[:2]) == (0, (4, signal.SIGTERM))
+    assert "mean_ap" in records(tmp_path)[-1]
+    options = {"validation": Squares(2), "validate_every": 4, "resume": True}
+    go(tmp_path, augmented(Squares(5)), **options)
+    assert_same_run(tmp_path, whole)
+
+
+def gone():
+    raise FileNotFoundError("b.jpg: no such file")
+
+
+def worker_killed(folder):
+    settings = replace(SHORT, workers=1)
+    return go(folder, augmented(Trap(5, 9, die)), settings=settings, save_every=3)
+
+
+@pytest.mark.parametrize("accident", ["a file vanishes", "a worker is killed"])
+def test_after_an_accident_in_an_epoch_the_run_is_resumed(tmp_path, whole, accident):
+    if accident == "a file vanishes":
+        with pytest.raises(FileNotFoundError, match=r"b\.jpg"):
+            go(tmp_path, augmented(Trap(5, 9, gone)), save_every=3)
+    else:
+        end = Child(worker_killed, tmp_path).end()
+        assert end.status == 0
+        assert end.result.startswith("RuntimeError: DataLoader worker")
+    options = {"validation": Squares(2), "validate_every": 4, "resume": True}
+    go(tmp_path, augmented(Squares(5)), **options)
+    assert_same_run(tmp_path, whole)
+
+
+def as_nobody(folder):
+    go(folder / "first")  # what is imported late is imported now
+    os.seteuid(65534)
+    return go(folder / "second")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_folder_that_cannot_be_written_is_the_systems_error(tmp_path):
+    end = Child(as_nobody, tmp_path).end()
+    assert end.result.startswith("PermissionError: ")
+    assert str(tmp_path) in end.result
 
 
 # ---------------------------------------------------------------- measuring

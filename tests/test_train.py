@@ -262,6 +262,7 @@ PAPER = {
     "clip_norm": None,
     "precision": "float32",
     "freeze_batch_norm": False,
+    "freeze": "none",
     "compile": False,
     "workers": 0,
     "seed": 0,
@@ -553,3 +554,19 @@ def test_double_precision_stays():
 def test_a_run_that_cannot_be_is_refused(options, message):
     with refuses(message):
         train(**({"model": small(), "dataset": Squares(), "steps": 1, "progress": False} | options))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_frozen_trunk_stays_bit_for_bit_and_the_rest_learns(optimizer):
+    model = small()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = Settings(steps=2, batch_size=2, lr=1e-2, optimizer=optimizer, freeze="trunk")
+    train(model, Squares(4), settings, progress=False)
+    after = model.state_dict().items()
+    moved = {name for name, value in after if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in moved} == {
+        "extras",
+        "localization_heads",
+        "confidence_heads",
+    }
+    assert any(name.startswith("trunk.") and "running_mean" in name for name in before)

@@ -6,7 +6,8 @@ import numpy as np
 import plain
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import few
+from hypothesis import given
 from hypothesis import strategies as st
 from worlds import EMPTY, NOTHING, found, place, random_world, truth, worlds
 
@@ -315,7 +316,7 @@ def test_equal_to_the_devkit_written_out(world, method, iou_threshold):
             assert result.ap[label].isnan()
 
 
-@settings(max_examples=40)
+@few(40)
 @given(worlds(), st.sampled_from([torch.sqrt, torch.square, lambda s: 0.2 + s / 2]))
 def test_only_the_ranking_counts(world, monotone):
     detections, targets = world
@@ -324,7 +325,7 @@ def test_only_the_ranking_counts(world, monotone):
     assert torch.equal(before.ap.nan_to_num(-1), after.ap.nan_to_num(-1))
 
 
-@settings(max_examples=40)
+@few(40)
 @given(worlds(max_images=6), st.randoms(use_true_random=False))
 def test_the_order_of_the_images_does_not_matter(world, random):
     pairs = list(zip(*world, strict=True))
@@ -334,7 +335,7 @@ def test_the_order_of_the_images_does_not_matter(world, random):
     assert torch.equal(before.ap.nan_to_num(-1), after.ap.nan_to_num(-1))
 
 
-@settings(max_examples=40)
+@few(40)
 @given(worlds())
 def test_the_truth_itself_scores_one(world):
     _, targets = world
@@ -345,7 +346,7 @@ def test_the_truth_itself_scores_one(world):
     assert (ap[~ap.isnan()] - 1).abs().sum() < 1e-12
 
 
-@settings(max_examples=40)
+@few(40)
 @given(worlds(), st.sampled_from(["area", "11point"]))
 def test_a_last_false_positive_is_free_and_a_first_one_is_not(world, method):
     detections, targets = world

@@ -9,8 +9,8 @@ import re
 import numpy as np
 import pytest
 import torch
+from parity import PHOTOGRAPHS, assert_same_detections, in_the_image
 from refusals import refuses
-from skimage import data
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, relu
 from torchvision.models.detection import ssd300_vgg16 as torchvision_ssd300
@@ -29,8 +29,6 @@ from ssd_annotated.published.weights import (
     load_ssd_pytorch,
     load_torchvision_ssd300,
 )
-
-PHOTOGRAPHS = [data.astronaut(), data.chelsea(), data.coffee()]  # 512², 300 × 451, 400 × 600
 
 
 def torchvision_model(num_classes: int):
@@ -62,24 +60,6 @@ def test_heads_give_what_torchvisions_give(theirs, ours):
     torch.testing.assert_close(predictions.logits, heads["cls_logits"], atol=1e-5, rtol=0)
 
 
-def assert_same_detections(found, expected, width: int, height: int):
-    """Same labels, scores within 1e-5, boxes within 0.01 pixels; in any order where scores tie."""
-    assert len(found.scores) == len(expected["scores"]) > 0
-    boxes = found.boxes * torch.tensor([width, height, width, height])
-    left = list(range(len(boxes)))
-    for k in range(len(boxes)):
-        twins = [
-            j
-            for j in left
-            if found.labels[k] == expected["labels"][j]
-            and abs(found.scores[k] - expected["scores"][j]) <= 1e-5
-            and (boxes[k] - expected["boxes"][j]).abs().max() <= 0.01
-        ]
-        assert twins, f"detection {k} has no counterpart"
-        assert abs(twins[0] - k) <= 2 or abs(found.scores[k] - found.scores[twins[0]]) <= 2e-5
-        left.remove(twins[0])
-
-
 @torch.no_grad()
 def test_the_whole_pipeline_finds_what_torchvisions_finds(theirs, ours, monkeypatch):
     monkeypatch.setattr(theirs, "detections_per_img", 10_000)
@@ -88,12 +68,6 @@ def test_the_whole_pipeline_finds_what_torchvisions_finds(theirs, ours, monkeypa
     for photograph, found, reference in zip(PHOTOGRAPHS, detect(ours, PHOTOGRAPHS), expected):
         height, width = photograph.shape[:2]
         assert_same_detections(found, in_the_image(reference), width, height)
-
-
-def in_the_image(found):
-    """Without those of which clipping leaves nothing: torchvision reports, and counts, them too."""
-    meets = (found["boxes"][:, :2] < found["boxes"][:, 2:]).all(dim=1)
-    return {name: values[meets][:200] for name, values in found.items()}
 
 
 @torch.no_grad()

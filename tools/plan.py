@@ -17,11 +17,12 @@ CORE = "core"
 #: Where each part is drawn: its row, counted from above, and its left and right edge in pixels.
 PLACES = {
     "app": (0, 20, 680),
-    "training": (1, 20, 350),
-    "notebook": (1, 370, 680),
+    "training": (1, 20, 300),
+    "notebook": (1, 320, 480),
+    "published": (1, 500, 680),
     "data": (2, 20, 240),
     "evaluation": (2, 260, 460),
-    "published": (2, 480, 680),
+    "networks": (2, 480, 680),
     CORE: (3, 20, 680),
     "support": (4, 20, 680),
 }

@@ -3,7 +3,8 @@
 The repository itself names no address, so a fork works at once. A workflow knows where it runs
 (``GITHUB_REPOSITORY``, ``GITHUB_REF_NAME``, ``GITHUB_SHA``), and publishes from such a copy:
 
-- the book's pages get links to their source, and buttons that open them on Colab and on Binder;
+- the book's pages get links to their source, buttons that open them on Colab and on Binder, a link
+  to report a mistake, and pictures for the sites that link to them;
 - the notebooks get a first cell that installs what is missing (on Colab, everything);
 - the README's links, and the package's page on PyPI, lead to the repository.
 """
@@ -64,6 +65,13 @@ class Address(NamedTuple):
         """The page of the repository."""
         return f"https://github.com/{self.repository}"
 
+    @property
+    def pages(self) -> str:
+        """Where GitHub Pages publishes the book."""
+        owner, name = self.repository.split("/")
+        host = f"{owner.lower()}.github.io"
+        return f"https://{host}/" if name.lower() == host else f"https://{host}/{name}/"
+
 
 def address(environment: Mapping[str, str]) -> Address:
     """Read the address from a workflow's environment."""
@@ -86,7 +94,7 @@ def with_buttons(config: dict, here: Address) -> dict:
     config = copy.deepcopy(config)
     config["repository"] = {"url": here.url, "branch": LAUNCH_BRANCH}
     shown = ("use_edit_page_button", "use_repository_button", "use_issues_button")
-    config["html"].update(dict.fromkeys(shown, True))
+    config["html"].update(dict.fromkeys(shown, True), baseurl=here.pages)
     config["launch_buttons"] |= {
         "binderhub_url": "https://mybinder.org",
         "colab_url": "https://colab.research.google.com",

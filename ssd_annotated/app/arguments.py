@@ -7,8 +7,9 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,11 +18,16 @@ from typing import get_args, get_type_hints
 import click
 from click.core import ParameterSource
 
-from ssd_annotated.data.find import split_data
+from ssd_annotated.data.find import in_share, split_data
 
 Sets = Sequence[tuple[str, str | None]]  # what DATA arguments name
-PRIORS = {"ssd300": "caffe-voc", "ssd512": "caffe-voc-512"}
-TINY_SIDE = 256
+#: What ``--model`` names: the package's function that builds it, and the usual side of its images.
+MODELS = {
+    "tiny": ("tiny_ssd", 256),
+    "ssd300": ("ssd300_vgg16", 300),
+    "ssd512": ("ssd512_vgg16", 512),
+    "ssdlite320": ("ssdlite320_mobilenet_v3_large", 320),
+}
 #: The fields of `Settings` that can be given to `train`.
 SETTINGS = {
     "steps": "Training steps, with one batch each.",
@@ -36,6 +42,7 @@ SETTINGS = {
     "clip_norm": "Clip the gradient to this norm.",
     "precision": "Precision of the network; the loss is computed in float32.",
     "freeze_batch_norm": "Do not update the statistics of batch normalisation.",
+    "freeze": "Part of the network that stays as it is, its statistics included.",
     "compile": "Compile the network: it starts more slowly and trains faster.",
     "workers": "Processes that load images; with 0 the main process loads them.",
     "seed": "Seed of the initial weights, the images' order and their augmentation.",
@@ -133,9 +140,14 @@ class Share(click.FloatRange):
         return number
 
 
+def missing_for_figures() -> list[str]:
+    """The packages that figures need and that are not installed."""
+    return [name for name in ("matplotlib", "seaborn") if find_spec(name) is None]
+
+
 def drawable(_context: click.Context, _option: click.Option, file: str | None) -> str | None:
     """Refuse a figure before anything is computed if what draws it is missing."""
-    missing = [name for name in ("matplotlib", "seaborn") if find_spec(name) is None]
+    missing = missing_for_figures()
     if file is not None and missing:
         raise ImportError(f"figures need {missing[0]}: pip install 'ssd-annotated[plot]'")
     return file
@@ -182,13 +194,15 @@ batch_option = click.option(
 ARCHITECTURE = {
     "model": click.option(
         "--model",
-        type=click.Choice(["tiny", *PRIORS]),
+        type=click.Choice(list(MODELS)),
         default="ssd300",
         show_default=True,
-        help="TinySSD, or the paper's SSD300 or SSD512 on VGG-16.",
+        help="TinySSD, the paper's SSD300 or SSD512 on VGG-16, or SSDLite on MobileNetV3.",
     ),
     "image_size": click.option(
-        "--image-size", type=int, help=f"Side of TinySSD's images.  [default: {TINY_SIDE} pixels]"
+        "--image-size",
+        type=int,
+        help="Side of the network's images in pixels.  [default: 256, 300, 512, 320]",
     ),
     "smallest": click.option(
         "--smallest", type=float, help="Size of the smallest priors, as a fraction of the image's."
@@ -226,6 +240,39 @@ def open_data(
         raise ValueError(str(error).replace("give class_names", advice)) from error
 
 
+def open_sets(
+    data: Sets, val: Sets, fraction: float | None, on_bad: str, crowds: str
+) -> tuple[object, object | None]:
+    """The data set to train on, and the one to validate on: of its own, a fraction, or None.
+
+    A fraction is always of the same images, as ROOT:-0.1 is.
+    """
+    dataset = open_data(data, "train", on_bad, crowds=crowds)
+    if fraction is None:
+        names = dataset.class_names
+        validation = open_data(val, "val", on_bad, names, crowds) if val else None
+    elif val:
+        raise click.UsageError("give either --val or --val-fraction")
+    else:
+        dataset, validation = hold_back(dataset, fraction)
+    if validation is not None:
+        refuse_without_objects(validation, "--val-fraction" if fraction else "--val")
+    return dataset, validation
+
+
+def hold_back(dataset: object, fraction: float) -> tuple[object, object]:
+    """All but a fraction of a data set's images, and that fraction."""
+    parts = [], []
+    for record in dataset.records:
+        parts[in_share(record.image.name, str(-fraction))].append(record)
+    if not all(parts):
+        raise click.UsageError(f"--val-fraction {fraction:g} leaves one side without images")
+    rest, held = copy(dataset), copy(dataset)
+    rest.records, held.records = parts
+    held.problems = []  # they are reported once
+    return rest, held
+
+
 def refuse_without_objects(dataset: object, what: str) -> None:
     """Refuse a set without objects, which has no mAP, before anything is computed."""
     difficult = [dataset.target(index)["difficult"] for index in range(len(dataset))]
@@ -235,11 +282,27 @@ def refuse_without_objects(dataset: object, what: str) -> None:
 
 def open_model(name: str, device: str | None, half: bool = False) -> object:
     """Load the model of a file, or the one that ships with the package under this name."""
-    from ssd_annotated.checkpoint import load_model, pretrained
-
     is_file = Path(name).exists() or Path(name).suffix or Path(name).name != name
-    model = load_model(name) if is_file else pretrained(name)
+    if is_file:
+        model = load_file(name)
+    else:
+        from ssd_annotated.checkpoint import pretrained
+
+        model = pretrained(name)
     return (model.half() if half else model).to(choose_device(device))
+
+
+def load_file(file: str) -> object:
+    """Load the model of a file, ours or anybody's; whose it is goes to stderr."""
+    from ssd_annotated.checkpoint import is_ours, model_of
+    from ssd_annotated.support.storage import read_plain
+
+    content = read_plain(file)
+    if is_ours(content):
+        return model_of(content, file)
+    from ssd_annotated.published.weights import load_checkpoint  # imports torchvision, for seconds
+
+    return load_checkpoint(content, say=lambda whose: click.echo(f"{file}: {whose}", err=True))
 
 
 def choose_device(device: str | None) -> object:
@@ -270,25 +333,47 @@ def keep_freed_memory() -> None:
             libc.mallopt(option, 2**31 - 1)
 
 
-def choose_settings(name: str, given: dict[str, object]) -> object:
-    """The settings of this name, changed where an option was given."""
-    from ssd_annotated.training.settings import QUICK, Settings
+def choose_settings(name: str, given: dict[str, object], weights: str | None = None) -> object:
+    """The settings of this name, changed where an option was given.
 
-    base = QUICK if name == "quick" else Settings()
+    For who goes on from a model, a tenth of the learning rate is enough.
+    """
+    from ssd_annotated.training.settings import QUICK, SMALL, Settings
+
+    base = {"paper": Settings(), "quick": QUICK, "small": SMALL}[name]
+    base = replace(base, lr=base.lr / 10) if is_file(weights) else base
     with usage_errors():
         return replace(base, **{k: v for k, v in given.items() if v is not None})
+
+
+def is_file(weights: str | None) -> bool:
+    """Whether ``--weights`` names a model's file."""
+    return weights not in (None, "none", "imagenet")
+
+
+def choose_augmentation(
+    name: str | None, settings: str, mirror: bool, vertical_flip: bool
+) -> object:
+    """The augmentation of this name, without its mirror or upside down if so wished."""
+    from ssd_annotated.data.augment import AUGMENTATIONS
+
+    name = name or ("gentle" if settings == "small" else "caffe")
+    changes = {} if mirror else {"flip_probability": 0.0}
+    changes |= {"vertical_flip_probability": 0.5} if vertical_flip else {}
+    return replace(AUGMENTATIONS[name], **changes)
 
 
 def choose_priors(
     model: str, image_size: int | None, smallest: float | None, largest: float | None
 ) -> object:
     """The priors of an architecture, spread over other sizes if some are given."""
-    from ssd_annotated.priors import PRESETS, rescale_priors, tiny_priors
+    import torch
 
-    if model != "tiny" and image_size is not None:
-        raise click.UsageError("--image-size is for --model tiny")
+    from ssd_annotated.priors import rescale_priors
+
     with usage_errors():
-        spec = tiny_priors(tiny_side(image_size)) if model == "tiny" else PRESETS[PRIORS[model]]
+        with torch.device("meta"):  # a network without numbers, of which only the priors are wanted
+            spec = builder(model, image_size)(2).spec.priors
         if smallest is None and largest is None:
             return spec
         first, last = spec.square_sizes[0][0], spec.square_sizes[-1][0]
@@ -297,9 +382,48 @@ def choose_priors(
         )
 
 
-def tiny_side(image_size: int | None) -> int:
-    """The side of TinySSD's images, given or by default; a 0 is refused elsewhere."""
-    return TINY_SIDE if image_size is None else image_size
+def builder(model: str, image_size: int | None) -> Callable:
+    """The function that builds what ``--model`` names, for images of this size or the usual one."""
+    name, side = MODELS[model]
+    return partial(
+        getattr(import_module("ssd_annotated"), name),
+        image_size=side if image_size is None else image_size,
+    )
+
+
+def choose_specs(
+    model: str, image_size: int | None, **sizes: float | None
+) -> tuple[int, dict[int, object]]:
+    """The side of an architecture's images, and the priors at this side and at larger ones."""
+    spec = choose_priors(model, image_size, **sizes)
+    side = MODELS[model][1] if image_size is None else image_size
+    larger = [s for s in range(192, 641, 64) if s > side and model == "tiny"]
+    return side, {side: spec, **{s: choose_priors(model, s, None, None) for s in larger}}
+
+
+def will_fit_priors(wanted: bool | None, settings: str, new: dict[str, object]) -> bool:
+    """Whether to fit priors: if asked for, or for small objects if nothing else decides them."""
+    sizes = new["smallest"] is not None or new["largest"] is not None
+    if wanted and sizes:
+        raise click.UsageError("--fit-priors chooses --smallest and --largest: leave them out")
+    if wanted and is_file(new["weights"]):
+        raise click.UsageError("--fit-priors cannot be used: --weights determines the priors")
+    return (
+        settings == "small" and not (sizes or is_file(new["weights"])) if wanted is None else wanted
+    )
+
+
+def fitted_sizes(
+    dataset: object, augmentation: object, say: bool, **new: object
+) -> dict[str, float]:
+    """The sizes of priors that fit a data set as its augmentation shows it; said if so wished."""
+    from ssd_annotated.data.fit import fit_priors, seen_targets
+
+    spec = choose_priors(new["model"], new["image_size"], None, None)
+    smallest, largest = fit_priors(spec, seen_targets(dataset, augmentation))
+    if say:
+        click.echo(f"priors: --smallest {smallest} --largest {largest}", err=True)
+    return {"smallest": smallest, "largest": largest}
 
 
 def new_model(
@@ -314,41 +438,35 @@ def new_model(
 
     If it is not `fresh`, a run's weights are loaded later, so nothing is downloaded here.
     """
-    from ssd_annotated.model import ssd300_vgg16, ssd512_vgg16, tiny_ssd
-
-    if weights not in (None, "none", "imagenet"):
+    if is_file(weights):
         return model_to_go_on_from(weights, class_names)
-    spec, count = choose_priors(model, **sizes), len(class_names)
+    options = {"class_names": class_names, "priors": choose_priors(model, **sizes)}
     if model == "tiny":
         if weights == "imagenet":
-            raise click.UsageError("--weights imagenet is for --model ssd300 and ssd512")
-        more = {"widths": widths} if widths else {}
-        side = tiny_side(sizes["image_size"])
-        with usage_errors():
-            return tiny_ssd(count, side, class_names=class_names, priors=spec, **more)
-    if widths:
+            raise click.UsageError("--weights imagenet is for --model ssd300, ssd512, ssdlite320")
+        options |= {"widths": widths} if widths else {}
+    elif widths:
         raise click.UsageError("--widths are for --model tiny")
-    build = {"ssd300": ssd300_vgg16, "ssd512": ssd512_vgg16}[model]
-    start = "imagenet" if fresh and weights != "none" else None
-    return build(count, start, class_names, spec)
+    elif fresh and weights != "none":
+        options["weights"] = "imagenet"
+    with usage_errors():
+        return builder(model, sizes["image_size"])(len(class_names), **options)
 
 
 def model_to_go_on_from(file: str, class_names: tuple[str, ...]) -> object:
-    """Load the model of a file; if its classes differ, the confidence heads start anew."""
-    from ssd_annotated.checkpoint import load_model
-    from ssd_annotated.model import build
+    """Load the model of a file; of other classes, those of the same name keep what was learned."""
+    from ssd_annotated.training.transfer import start_from
 
     context = click.get_current_context()
     for name in (*ARCHITECTURE, "widths"):
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = name.replace("_", "-")
             raise click.UsageError(f"--{option} cannot be chosen: --weights {file} determines it")
-    old = load_model(file)
+    old = load_file(file)
     if old.recipe.class_names == class_names:
         return old
-    spec = replace(old.spec, num_classes=len(class_names))
-    model = build(spec, replace(old.recipe, class_names=class_names))
-    weights = old.state_dict().items()
-    kept = {name: value for name, value in weights if not name.startswith("confidence_heads.")}
-    model.load_state_dict({**model.state_dict(), **kept})
-    return model
+    known = set(old.recipe.class_names)
+    for words, some in (("kept", known & set(class_names)), ("new", set(class_names) - known)):
+        names = sorted(some - {"background"})
+        click.echo(f"{file}: classes {words}: {', '.join(names) or 'none'}", err=True)
+    return start_from(old, class_names)

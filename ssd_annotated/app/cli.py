@@ -27,22 +27,28 @@ from ssd_annotated.app.arguments import (
     Share,
     architecture_options,
     batch_option,
+    choose_augmentation,
     choose_device,
     choose_priors,
     choose_settings,
+    choose_specs,
     crowds_option,
     data_argument,
     device_option,
     figure_options,
+    fitted_sizes,
     keep_freed_memory,
+    missing_for_figures,
     model_argument,
     new_model,
     on_bad_option,
     open_data,
     open_model,
+    open_sets,
     out_option,
     refuse_without_objects,
     usage_errors,
+    will_fit_priors,
 )
 from ssd_annotated.support.files import whole
 
@@ -71,8 +77,9 @@ class Commands(click.Group):
         except BrokenPipeError:  # `ssd-annotated check ... | head` closed the pipe
             raise
         except (ValueError, OSError, FloatingPointError, ImportError, RuntimeError) as error:
-            # Full memory is the only RuntimeError that a user can do something about.
-            bug = isinstance(error, RuntimeError) and "out of memory" not in str(error)
+            # The RuntimeErrors that a user can do something about: full memory, a killed worker.
+            known = any(part in str(error) for part in ("out of memory", "DataLoader worker"))
+            bug = isinstance(error, RuntimeError) and not known
             if bug or ctx.params["traceback"]:
                 raise
             raise Failure(_message(error)) from error
@@ -112,6 +119,22 @@ def report_run(outcome: object, out: str) -> None:
         click.echo(f"stopped by {outcome.stopped_by.name}; --resume continues the run", err=True)
     if outcome.stopped_by == signal.SIGINT:
         click.get_current_context().exit(130)
+    if outcome.stopped_by is None and outcome.standing is not None:
+        model = Path(out, "last.pt" if outcome.best is None else "best.pt")
+        click.echo(what_next(outcome, model), err=True)
+
+
+def what_next(outcome: object, model: Path) -> str:
+    """Where a training ended on the ladder of its loss, and what to try now."""
+    from ssd_annotated.training.rungs import ADVICE, finds
+
+    end = f"at the end, {outcome.standing}"
+    if outcome.standing.passed < 2 and not finds(outcome.best):
+        return f"{end}\nThis is no detector yet. Try: {ADVICE}"
+    return (
+        f"{end}\nsee what it gets wrong: ssd-annotated evaluate {model} DATA --gallery worst.png\n"
+        "if the loss was still falling, or the mAP rising: more --steps"
+    )
 
 
 def write_json(numbers: dict[str, object], file: str) -> None:
@@ -154,7 +177,8 @@ def main(traceback: bool) -> None:  # noqa: ARG001 (read by `Commands.invoke`)
     ones, and ROOT:-0.1 takes the rest; ROOT:all takes everything. ROOT:SET:0.9 is a share of a
     set. `check` says how a folder is understood.
 
-    MODEL is a file, such as best.pt of a run, or "tiny-graffiti", which ships with the package.
+    MODEL is a file, such as best.pt of a run or a checkpoint that somebody published, or
+    "tiny-graffiti", which ships with the package.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # must not fail where "×" cannot be shown
@@ -226,13 +250,15 @@ def download(out: str, sets: tuple[str, ...]) -> None:
 def check(data: Sets, figure: str | None, **architecture: str | float | None) -> None:
     """Report what DATA holds, how many objects the priors miss, and everything that is wrong.
 
-    The first line says how the folder is understood. Without SET, all sets of a folder are checked:
-    trainval (or train and val) and test. The exit status is 1 if anything is wrong.
+    The first line says how the folder is understood, the last which options to give `train`.
+    Without SET, all sets of a folder are checked: trainval (or train and val) and test. The exit
+    status is 1 if anything is wrong.
 
     \b
       ssd-annotated check photographs --model tiny --smallest 0.05 --largest 0.6
       ssd-annotated check VOC2007:trainval VOC2012:trainval --figure survey.png
     """
+    from ssd_annotated.data.fit import outlook
     from ssd_annotated.data.survey import survey, survey_table
     from ssd_annotated.priors import make_priors
 
@@ -241,6 +267,8 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     found = survey(dataset, priors)
     click.echo("\n".join(dataset.understood) + "\n")
     click.echo(survey_table(found))
+    if sum(found.objects.values()):
+        click.echo("\n" + outlook(dataset, *choose_specs(**architecture)))
     if figure:
         from ssd_annotated.app.figures import draw_survey
 
@@ -253,20 +281,33 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 @data_argument
 @out_option("Folder of the run.", click.Path(file_okay=False))
 @click.option("--val", type=Data(), multiple=True, metavar="DATA", help="Data to measure mAP on.")
+@click.option(
+    "--val-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Hold back this part of DATA and measure mAP on it, where there is no other set.",
+)
 @architecture_options
+@click.option(
+    "--fit-priors/--no-fit-priors",
+    default=None,
+    help="Choose --smallest and --largest so that the priors miss fewest objects, as check does.  "
+    "[default: with --settings small]",
+)
 @click.option("--widths", nargs=6, type=int, help="Channels of TinySSD's six blocks.")
 @click.option(
     "--weights",
-    help="imagenet, none, or a model's file, which determines architecture and priors too.  "
+    help="imagenet, none, or a file: a model, or a checkpoint that somebody published; it "
+    "determines architecture and priors too.  "
     "[default: imagenet; none for TinySSD]",
 )
 @click.option(
     "--augmentation",
     type=KeyOf("data.augment", "AUGMENTATIONS"),
-    default="caffe",
-    show_default=True,
-    help="The augmentation of this implementation; caffe is the paper's.",
+    help="The augmentation of this implementation; caffe is the paper's. Gentle is nobody's: it "
+    "never shrinks an object.  [default: caffe; gentle with --settings small]",
 )
+@click.option("--mirror/--no-mirror", default=True, help="Whether left and right may be exchanged.")
+@click.option("--vertical-flip", is_flag=True, help="Turn every other image upside down.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out, if there is one.")
 @click.option(
     "--save-every",
@@ -278,9 +319,7 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 @click.option(
     "--validate-every",
     type=click.IntRange(1),
-    default=5000,
-    show_default=True,
-    help="Steps between measurements of the mAP.",
+    help="Steps between measurements of the mAP.  [default: 5000; a fifth of a shorter run]",
 )
 @click.option("--tensorboard", is_flag=True, help="Also write the records for TensorBoard.")
 @on_bad_option
@@ -288,28 +327,30 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 @device_option
 @click.option(
     "--settings",
-    type=click.Choice(["paper", "quick"]),
+    type=click.Choice(["paper", "quick", "small"]),
     default="paper",
     show_default=True,
     help="Defaults of all options below. Quick trains a network with batch normalisation in "
-    "minutes: 1000 steps of AdamW, one cycle up to 4e-3.",
+    "minutes: 1000 steps of AdamW, one cycle up to 4e-3. Small is for small objects: the same with "
+    "2000 steps of 16 images, fitted priors and gentle augmentation.",
 )
 def train(
     data: Sets,
     out: str,
-    val: Sets,
-    augmentation: str,
+    augmentation: str | None,
+    mirror: bool,
+    vertical_flip: bool,
+    fit_priors: bool | None,
     settings: str,
-    on_bad: str,
-    crowds: str,
     device: str | None,
     **others: object,
 ) -> None:
     """Train a detector on DATA (without SET: its set "train"; for --val, the set "val").
 
-    OUT receives last.pt, best.pt (the best mAP on --val) and metrics.jsonl. SIGTERM (exit status 0)
-    and Ctrl-C (130) save the run and stop it; the same command with --resume continues it. For
-    several GPUs: torchrun --nproc-per-node=N -m ssd_annotated train ...
+    OUT receives last.pt, previous.pt (a checkpoint earlier), best.pt (the best mAP on --val) and
+    metrics.jsonl. SIGTERM (exit status 0) and Ctrl-C (130) save the run and stop it; the same
+    command with --resume continues it. For several GPUs: torchrun --nproc-per-node=N -m
+    ssd_annotated train ...
 
     \b
       ssd-annotated train VOC2007:trainval VOC2012:trainval --val VOC2007:test --out run
@@ -319,29 +360,54 @@ def train(
     """
     import torch
 
-    from ssd_annotated.data.augment import AUGMENTATIONS, Augmented
+    from ssd_annotated.data.augment import Augmented
     from ssd_annotated.training.distributed import launched, rank
-    from ssd_annotated.training.run import LAST, run
+    from ssd_annotated.training.run import LAST, PREVIOUS, run
 
     keep_freed_memory()
-    chosen = choose_settings(settings, {name: others.pop(name) for name in SETTINGS})
+    chosen = choose_settings(
+        settings, {name: others.pop(name) for name in SETTINGS}, others["weights"]
+    )
+    drawn = choose_augmentation(augmentation, settings, mirror, vertical_flip)
     new = {name: others.pop(name) for name in (*ARCHITECTURE, "weights", "widths")}
+    fit = will_fit_priors(fit_priors, settings, new)
+    sets = [others.pop(name) for name in ("val", "val_fraction", "on_bad", "crowds")]
     with launched(choose_device(device)) as place:
-        dataset = open_data(data, "train", on_bad, crowds=crowds)
-        names = dataset.class_names
-        validation = open_data(val, "val", on_bad, names, crowds) if val else None
-        if validation is not None:
-            refuse_without_objects(validation, "--val")
+        dataset, validation = open_sets(data, *sets)
         if rank() == 0:
             report_problems(dataset, validation)
+        if fit:
+            new |= fitted_sizes(dataset, drawn, say=rank() == 0, **new)
         torch.manual_seed(chosen.seed)
-        resumed = others["resume"] and Path(out, LAST).exists()
+        resumed = others["resume"] and any(Path(out, f).exists() for f in (LAST, PREVIOUS))
         network = new_model(dataset.class_names, fresh=not resumed, **new).to(place)
-        side = network.recipe.image_size
-        seen = Augmented(dataset, AUGMENTATIONS[augmentation], side, chosen.seed)
+        seen = Augmented(dataset, drawn, network.recipe.image_size, chosen.seed)
         outcome = run(network, seen, out, chosen, validation=validation, **others)
         if rank() == 0:
             report_run(outcome, out)
+        if outcome.best is not None and outcome.stopped_by is None:
+            report_results(Path(out), validation, place, chosen.batch_size)
+
+
+def report_results(out: Path, dataset: object, device: object, batch_size: int) -> None:
+    """Print the best model's table on the validation set, and draw its ten worst images."""
+    from ssd_annotated.checkpoint import load_model
+    from ssd_annotated.evaluation.voc import evaluate, evaluation_table
+    from ssd_annotated.training.distributed import rank
+    from ssd_annotated.training.run import BEST
+    from ssd_annotated.training.validation import detect_all
+
+    network = load_model(out / BEST).to(device)
+    names = network.recipe.class_names
+    measured = detect_all(network, dataset, batch_size)
+    if rank() > 0:
+        return
+    click.echo("\n" + evaluation_table(evaluate(*measured, len(names)), names))
+    if not missing_for_figures():
+        from ssd_annotated.app.figures import draw_worst
+
+        draw_worst(*measured, dataset, str(out / "worst.png"))
+        click.echo(f"the worst images: {out / 'worst.png'}", err=True)
 
 
 @main.command("evaluate")
@@ -451,12 +517,23 @@ def report_mistakes(
     "--json",
     "document",
     type=FileOf(".json", ".jsonl"),
-    help="Write the detections into this .json file or, for a video, .jsonl file.",
+    help="Write the detections into this .json or .jsonl file; for a video, it must be .jsonl.",
+)
+@click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Leave out images that are already in --out and in --json, which must be a .jsonl file.",
 )
 @click.option("--score", type=Share(), default=0.5, show_default=True, help="Lowest score shown.")
 @click.option("--half", is_flag=True, help="Compute in half precision, for GPUs.")
 @batch_option
-@on_bad_option
+@click.option(
+    "--on-bad",
+    type=click.Choice(["skip", "raise"]),
+    default="skip",
+    show_default=True,
+    help="Leave out what cannot be read and report it at the end, or stop there.",
+)
 @device_option
 def detect(
     model: str,
@@ -464,6 +541,7 @@ def detect(
     camera: int | None,
     out: str | None,
     document: str | None,
+    skip_existing: bool,
     score: float,
     half: bool,
     batch_size: int,
@@ -474,6 +552,7 @@ def detect(
 
     \b
       ssd-annotated detect run/best.pt photographs --out found --json found.json
+      ssd-annotated detect run/best.pt photographs --json found.jsonl --skip-existing
       ssd-annotated detect run/best.pt street.mp4 --out found.mp4 --score 0.3
       ssd-annotated detect tiny-graffiti --camera 0 --batch-size 1 --json found.jsonl
     """
@@ -484,8 +563,10 @@ def detect(
         raise click.UsageError("give either a SOURCE or --camera")
     if out is None and document is None:
         raise click.UsageError("give --out, --json or both, to keep what is found")
-    network = open_model(model, device, half)
     moving = source is None or is_video(source)
+    if moving and skip_existing:
+        raise click.UsageError("--skip-existing is for images: a video is begun anew")
+    network = open_model(model, device, half)
     tally = (detect_video if moving else detect_images)(
         network,
         camera if source is None else source,
@@ -493,26 +574,34 @@ def detect(
         document=document,
         batch_size=batch_size,
         on_bad=on_bad,
+        skip_existing=skip_existing,
         score_threshold=score,
     )
     for problem in tally.problems:
         click.echo(f"left out: {problem}", err=True)
-    click.echo(f"{tally.objects} objects in {tally.images} {'frames' if moving else 'images'}")
+    before = f"; {tally.skipped} were done before" if tally.skipped else ""
+    unit = "frames" if moving else "images"
+    click.echo(f"{tally.objects} objects in {tally.images} {unit}{before}")
 
 
 @main.command()
 @model_argument
 @out_option("The file, FILE.onnx.", FileOf(".onnx"))
-def export(model: str, out: str) -> None:
-    """Write MODEL as ONNX, for programs without PyTorch.
+@click.option("--nms", is_flag=True, help="From 8-bit images of any size to detections.")
+def export(model: str, out: str, nms: bool) -> None:
+    """Write MODEL as ONNX (opset 18), for programs without PyTorch.
 
     From a batch of normalised images (B, 3, H, W) the file computes boxes (B, P, 4), as fractions
     of the image, and the scores of all classes (B, P, C). It does no non-maximum suppression.
 
+    With --nms it does everything: from 8-bit RGB images (B, H, W, 3) of any size it computes boxes
+    (B, D, 4), scores and labels (B, D), best first. Where nothing more was found, both are 0.
+
     \b
       ssd-annotated export run/best.pt --out detector.onnx
+      ssd-annotated export run/best.pt --out detector.onnx --nms
     """
     from ssd_annotated.app.export import export_onnx
 
-    export_onnx(open_model(model, "cpu"), out)
+    export_onnx(open_model(model, "cpu"), out, nms=nms)
     click.echo(f"wrote {out}", err=True)

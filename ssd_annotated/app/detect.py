@@ -19,8 +19,11 @@ from ssd_annotated.app.writers import (
     annotated_video,
     check_target,
     describe,
+    identities,
+    image_lines,
     json_document,
     json_lines,
+    read_lines,
 )
 from ssd_annotated.data.annotation import Problem
 from ssd_annotated.detection import changed, detect_stream
@@ -32,12 +35,14 @@ from ssd_annotated.support.checks import check_at_least
 class Tally(NamedTuple):
     """How many images or frames were looked at, how many objects were found, and what went wrong.
 
-    `str` of a problem names the file and says what is wrong with it.
+    `str` of a problem names the file and says what is wrong with it; `skipped` counts the images
+    that were already done.
     """
 
     images: int
     objects: int
     problems: list[Problem]
+    skipped: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +56,16 @@ class Job:
         each file keeps its name. For a video it is an ``.mp4`` file without sound.
     document
         The detections as numbers: for images a ``.json`` file (see `json_document`; `describe`
-        gives its ``"model"``), for a video a ``.jsonl`` file (see `json_lines`).
+        gives its ``"model"``) or a ``.jsonl`` file (see `image_lines`), for a video a ``.jsonl``
+        file (see `json_lines`).
     batch_size
         Images or frames that pass through the network together. With a camera, 1 shows each
         frame at once.
     on_bad
         ``"raise"``: what cannot be read is an error; ``"skip"``: it is left out and listed.
+    skip_existing
+        Leave out images whose outputs are all there, and keep these: so a folder is resumed. The
+        document must then be a ``.jsonl`` file. A video is always begun anew.
     progress
         Whether to show a bar, on stderr.
     recipe
@@ -69,6 +78,7 @@ class Job:
     document: str | Path | None = None
     batch_size: int = 8
     on_bad: Literal["raise", "skip"] = "raise"
+    skip_existing: bool = False
     progress: bool = True
     score_threshold: float = 0.5
     recipe: Mapping[str, object] = field(default_factory=dict)
@@ -100,26 +110,46 @@ def detect_images(model: SSD, source: str | Path, **options: object) -> Tally:
     images = Images(source, job.on_bad)
     recipe = job.recipe_for(model)
     outputs = _image_outputs(images.files, job, model.spec.architecture, recipe)
+    skipped = _leave_out_done(images, job) if job.skip_existing else 0
     counter = _Counter()
     with ExitStack() as files:
         writers = [counter, *map(files.enter_context, outputs)]
         bar = tqdm(total=len(images), unit="image", disable=not job.progress)
         _run(model, images, recipe, job.batch_size, writers, bar)
-        if counter.images == 0:
+        if counter.images == 0 and not skipped:
             raise ValueError(f"{source}: read 0 of {len(images)} images: {images.problems[0]}")
-    return Tally(counter.images, counter.objects, images.problems)
+    return Tally(counter.images, counter.objects, images.problems, skipped)
 
 
-def _image_outputs(inputs: list[Path], job: Job, architecture: str, recipe: Recipe) -> list[Output]:
+def _leave_out_done(images: Images, job: Job) -> int:
+    """Leave out the images of which all outputs are there; return how many they are."""
+    listed = None if job.document is None else read_lines(Path(job.document))[0]
+
+    def is_done(file: Path) -> bool:
+        drawn = job.drawings is None or Path(job.drawings, file.name).exists()
+        return drawn and (listed is None or file.name in listed)
+
+    left = [file for file in images.files if not is_done(file)]
+    done, images.files = len(images) - len(left), left
+    return done
+
+
+def _image_outputs(files: list[Path], job: Job, architecture: str, recipe: Recipe) -> list[Output]:
     """The outputs of `detect_images`, checked but not yet open."""
-    outputs = []
-    if job.document is not None:
-        path = check_target(Path(job.document), ".json", inputs)
-        outputs.append(json_document(path, describe(architecture, recipe), recipe.class_names))
+    inputs, outputs = identities(files), []
     if job.drawings is not None:
-        for file in inputs:
+        for file in files:
             check_target(Path(job.drawings) / file.name, file.suffix, inputs)
         outputs.append(annotated_images(Path(job.drawings), recipe.class_names))
+    # The document comes last: an image that it lists is drawn, too.
+    if job.document is not None and Path(job.document).suffix.lower() == ".jsonl":
+        path = check_target(Path(job.document), ".jsonl", inputs)
+        outputs.append(image_lines(path, recipe.class_names, job.skip_existing))
+    elif job.document is not None:
+        path = check_target(Path(job.document), ".json", inputs)
+        if job.skip_existing:
+            raise ValueError(f"{path}: only a .jsonl file can be continued")
+        outputs.append(json_document(path, describe(architecture, recipe), recipe.class_names))
     if not outputs:
         raise ValueError("nothing to write: give drawings, a document, or both")
     return outputs
@@ -176,7 +206,7 @@ def detect_video(
 
 def _video_outputs(video: Video, job: Job, class_names: tuple[str, ...]) -> list[Output]:
     """The outputs of `detect_video`, checked but not yet open."""
-    inputs = [] if video.is_camera else [Path(video.name)]
+    inputs = set() if video.is_camera else identities([Path(video.name)])
     outputs = []
     if job.document is not None:
         outputs.append(json_lines(check_target(Path(job.document), ".jsonl", inputs), class_names))

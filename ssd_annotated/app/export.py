@@ -4,15 +4,28 @@ import copy
 import importlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ssd_annotated.app.around import (
+    FLOAT,
+    INT64,
+    UINT8,
+    Nodes,
+    add_preparation,
+    add_search,
+    most_detections,
+)
 from ssd_annotated.app.writers import describe
 from ssd_annotated.coding import decode
 from ssd_annotated.model import SSD
 from ssd_annotated.support.files import whole
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 #: Key of the file's metadata; its value is the model's `describe`, as JSON.
 METADATA = "ssd_annotated"
@@ -43,13 +56,17 @@ class GlobalMax(nn.Module):
         return maps.amax(dim=(2, 3), keepdim=True)
 
 
-def export_onnx(model: SSD, path: str | Path, opset: int = 18) -> None:
+def export_onnx(model: SSD, path: str | Path, opset: int = 18, nms: bool = False) -> None:
     """Write a network as ONNX: normalised images in, a box and scores for every prior out.
 
     The input is ``images`` (B, 3, H, W), for any B, normalised as `prepare` does. The outputs are
     ``boxes`` (B, P, 4), decoded ``xyxy`` fractions, and ``scores`` (B, P, C), after softmax, with
     column 0 for background. What remains is a score threshold and non-maximum suppression; the
     metadata hold the recipe for preparation and post-processing, as JSON.
+
+    With `nms` nothing remains. The input is ``images`` (B, H, W, 3), uint8 RGB, of any size. The
+    outputs are ``boxes`` (B, D, 4), ``scores`` (B, D) and ``labels`` (B, D), best first, for the D
+    detections that the recipe allows; where there are fewer, the last labels and scores are 0.
 
     Parameters
     ----------
@@ -58,7 +75,9 @@ def export_onnx(model: SSD, path: str | Path, opset: int = 18) -> None:
     path
         One file, weights included, written whole or not at all.
     opset
-        Version of ONNX's operators.
+        Version of ONNX's operators; 18 is the first that `nms` can be written in.
+    nms
+        Include `prepare` and `postprocess`, as ONNX's ``Resize`` and ``NonMaxSuppression``.
 
     Raises
     ------
@@ -83,27 +102,78 @@ def export_onnx(model: SSD, path: str | Path, opset: int = 18) -> None:
     >>> for label, name in list(enumerate(recipe["class_names"]))[1:]:
     ...     for best in cv2.dnn.NMSBoxes(corners, scores[0, :, label], 0.5, 0.45):
     ...         print(name, scores[0, best, label], boxes[0, best])
+
+    The programs in ``examples`` show how short it becomes with `nms`.
+
+    Notes
+    -----
+    Where images are resized, whole levels are rounded differently here and there: see the tests.
+    OpenCV's DNN module (version 5) runs both kinds of file, but it ignores the smooth resizing of
+    recipes with ``resize="pillow"``.
     """
     if Path(path).suffix.lower() != ".onnx":
         raise ValueError(f"{path}: expected a name that ends in .onnx")
     _check_extra()
+    import onnx
+
     plain = _exportable(model)
-    side = plain.recipe.image_size
-    program = torch.onnx.export(
-        Decoded(plain).eval(),
+    if nms:
+        file = _whole_way(plain, opset)
+    else:
+        file = _network(plain, opset, "images", ["boxes", "scores"])
+    about = describe(model.spec.architecture, model.recipe)
+    file.metadata_props.add(key=METADATA, value=json.dumps(about))
+    with whole(Path(path)) as partial:
+        onnx.save(file, partial)
+
+
+def _network(model: SSD, opset: int, images: str, outputs: list[str]) -> "ModelProto":
+    """The network and `decode`, from normalised images on."""
+    side = model.recipe.image_size
+    return torch.onnx.export(
+        Decoded(model).eval(),
         # Two images: a batch of one would be taken for a constant.
         (torch.zeros(2, 3, side, side, device="cpu"),),
         dynamo=True,
         opset_version=opset,
-        input_names=["images"],
-        output_names=["boxes", "scores"],
+        input_names=[images],
+        output_names=outputs,
         dynamic_shapes={"images": {0: "batch"}},
         verbose=False,
-    )
-    about = describe(model.spec.architecture, model.recipe)
-    program.model.metadata_props[METADATA] = json.dumps(about)
-    with whole(Path(path)) as partial:
-        program.save(partial, external_data=False)
+    ).model_proto
+
+
+def _whole_way(model: SSD, opset: int) -> "ModelProto":
+    """The network with preparation before it and the search for detections behind it."""
+    from onnx.helper import make_tensor_value_info as value
+
+    recipe, count = model.recipe, len(model.priors)
+    file = _network(model, opset, "prepared", ["boxes_of_all", "scores_of_all"])
+    before, after, graph = Nodes("prepare"), Nodes("find"), file.graph
+    before.add("Identity", [add_preparation(before, "images", recipe)], ["prepared"])
+    for name, found in zip(
+        ("boxes", "scores", "labels"),
+        add_search(after, "boxes_of_all", "scores_of_all", recipe, count),
+    ):
+        after.add("Identity", [found], [name])
+    nodes = [*before.nodes, *graph.node, *after.nodes]
+    shape = ["batch", most_detections(recipe, count)]
+    for field, content in (
+        (graph.node, nodes),
+        (graph.input, [value("images", UINT8, ["batch", "height", "width", 3])]),
+        (
+            graph.output,
+            [
+                value("boxes", FLOAT, [*shape, 4]),
+                value("scores", FLOAT, shape),
+                value("labels", INT64, shape),
+            ],
+        ),
+    ):
+        del field[:]
+        field.extend(content)
+    graph.initializer.extend([*before.constants, *after.constants])
+    return file
 
 
 def _exportable(model: SSD) -> SSD:

@@ -1,5 +1,6 @@
 """Whole figures, as the command line writes them to files; `plot` draws their panels."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -10,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssd_annotated.data.survey import Survey
-from ssd_annotated.evaluation.mistakes import Mistake
+from ssd_annotated.evaluation.mistakes import Mistake, find_mistakes
 from ssd_annotated.evaluation.voc import Evaluation
+from ssd_annotated.nms import Detections
 from ssd_annotated.notebook import plot
 
 Panel = Callable[[Axes], None]
@@ -52,6 +54,28 @@ def draw_gallery(mistakes: Sequence[Mistake], dataset: Dataset, file: str, most:
         for mistake in wrong[:most] + missed[:most]
     ]
     save_panels(panels, file)
+
+
+def draw_worst(
+    detections: Sequence[Detections],
+    targets: Sequence[dict[str, Tensor]],
+    dataset: Dataset,
+    file: str,
+    most: int = 10,
+) -> None:
+    """Draw the images with most mistakes, with their objects and what was found."""
+    names = dataset.class_names
+    mistakes = find_mistakes(list(detections), list(targets), len(names))
+    counts = Counter(mistake.image for mistake in mistakes)
+
+    def draw(ax: Axes, image: int) -> None:
+        plot.show_image(ax, dataset[image][0])
+        plot.draw_targets(ax, targets[image], names)
+        plot.draw_detections(ax, detections[image], names)
+        ax.set_title(f"{counts[image]} mistakes")
+
+    panels = [partial(draw, image=image) for image, _ in counts.most_common(most)]
+    save_panels(panels, file, columns=5)
 
 
 def save_panels(panels: Sequence[Panel], file: str, columns: int = 4, side: float = 3.5) -> None:

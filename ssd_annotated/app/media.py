@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from ssd_annotated.data.annotation import Problem
+from ssd_annotated.data.annotation import DataError, Problem, read_header
 from ssd_annotated.data.pairs import SUFFIXES
 from ssd_annotated.support.checks import check_choice
 
@@ -103,14 +103,18 @@ def read_image(file: str | Path) -> UInt8[np.ndarray, "H W 3"]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file ends early, is not an image, or cannot be read; the message names it.
+        If the file ends early, is not an image, is too large (see `read_header`) or cannot be read;
+        the message names it.
     """
     try:
         # From a file, not from bytes, OpenCV reads a truncated JPEG and fills the rest with grey.
         data = np.frombuffer(Path(file).read_bytes(), dtype=np.uint8)
+        read_header(Path(file))
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     except FileNotFoundError:
         raise FileNotFoundError(f"{file}: no such file") from None
+    except DataError as error:
+        raise ValueError(f"{file}: {error}") from error
     except (OSError, cv2.error) as error:
         raise ValueError(f"{file}: corrupt image: {error}") from error
     if image is None:

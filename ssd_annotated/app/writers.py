@@ -1,10 +1,11 @@
 """Write detections as JSON, as annotated photographs and as annotated videos.
 
-A file is written under another name and then renamed, so that it is never seen half written.
+A file is written under another name and then renamed, so that it is never seen half written;
+`image_lines` alone grows line by line, so that a folder can be resumed.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -25,11 +26,20 @@ Writer = Callable[[Photograph | Frame, Detections], None]
 Output = AbstractContextManager[Writer]
 
 
-def check_target(target: Path, suffix: str, inputs: list[Path]) -> Path:
-    """Return the file; a ValueError if it does not end in `suffix`, or is one of the inputs."""
+def identities(files: Iterable[Path]) -> set[tuple[int, int]]:
+    """Which files on the disk these are, under whatever name; a missing one is none."""
+    found = (file.stat() for file in files if file.exists())
+    return {(about.st_dev, about.st_ino) for about in found}
+
+
+def check_target(target: Path, suffix: str, inputs: set[tuple[int, int]]) -> Path:
+    """Return the file; a ValueError if it does not end in `suffix`, or is one of the inputs.
+
+    The inputs are given by their `identities`.
+    """
     if target.suffix.lower() != suffix.lower():
         raise ValueError(f"{target}: expected a name that ends in {suffix}")
-    if target.exists() and any(file.exists() and target.samefile(file) for file in inputs):
+    if identities([target]) & inputs:
         raise ValueError(f"{target}: would overwrite an input")
     return target
 
@@ -68,6 +78,38 @@ def json_document(path: Path, model: dict, class_names: tuple[str, ...]) -> Iter
 
         yield add
         file.write("\n]}\n")
+
+
+@contextmanager
+def image_lines(path: Path, class_names: tuple[str, ...], resume: bool = False) -> Iterator[Writer]:
+    """JSON lines, one for each image, as in `json_document`, each there as soon as it is given.
+
+    To `resume` is to keep the whole lines that are there, and to write no image twice.
+    """
+    done, length = read_lines(path) if resume else (set(), 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8", buffering=1) as file:
+        file.truncate(length)
+
+        def add(photograph: Photograph, detections: Detections) -> None:
+            if photograph.file.name not in done:
+                plain = found_plainly(photograph.image, detections, class_names)
+                file.write(json.dumps({"file": photograph.file.name, **plain}) + "\n")
+
+        yield add
+
+
+def read_lines(path: Path) -> tuple[set[str], int]:
+    """The files that lines of `image_lines` name, and the bytes of the whole ones.
+
+    A kill may leave half a line behind. A ValueError names a file that holds something else.
+    """
+    data = path.read_bytes() if path.exists() else b""
+    length = data.rfind(b"\n") + 1
+    try:
+        return {json.loads(line)["file"] for line in data[:length].splitlines()}, length
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: holds something other than detections in images") from error
 
 
 @contextmanager

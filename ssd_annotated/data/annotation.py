@@ -4,6 +4,7 @@ Nothing is guessed. What cannot be used raises :class:`DataError`; the code that
 catches it and says where.
 """
 
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+#: Of an image: a file of a few kilobytes may promise gigabytes. In memory these take 0.9 GB.
+MOST_PIXELS = 150_000_000
 ROUNDING = 0.1  # pixels that a box may stick out because somebody rounded its numbers
 
 
@@ -168,11 +171,20 @@ def frame_of(image: Path, size: tuple[int, int] | None) -> Frame:
 
 
 def read_header(image: Path) -> tuple[tuple[int, int], int]:
-    """Width and height as stored, and the EXIF orientation, from 1 to 8."""
+    """Width and height as stored, and the EXIF orientation, from 1 to 8.
+
+    A DataError if there are more than `MOST_PIXELS`, or if Pillow cannot make sense of the header:
+    OpenCV, which decodes the pixels, would believe a header that is damaged.
+    """
     try:
         with Image.open(image) as header:
+            if math.prod(header.size) > MOST_PIXELS:
+                what = f"{header.size[0]} × {header.size[1]}, more than {MOST_PIXELS:,} pixels"
+                raise DataError(f"too large: {what}")
             # Not header.getexif(), which decodes a whole PNG to look behind its pixels.
             return header.size, read_orientation(header.info.get("exif"))
+    except DataError:
+        raise
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"corrupt image: {image.name}: {error}") from error
 

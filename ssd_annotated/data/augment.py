@@ -198,6 +198,24 @@ AUGMENTATIONS = {
         fill=(124, 116, 104),  # ImageNet's mean, in whole levels
         crop_options=(None, 0, 0.1, 0.3, 0.5, 0.7, 0.9),
     ),
+    # No colours and no expansion: any patch or the whole, mirrored by half, now and then upside
+    # down. The post does not show how it cuts its patches; here they have the photograph's shape.
+    "tf2": Augmentation(
+        distort_probability=0,
+        expand_probability=0,
+        crop_options=(None, 0),
+        crop_aspect=(1, 1),
+        vertical_flip_probability=0.2,
+        interpolations=("linear",),
+    ),
+    # Nobody's: Caffe's colours and mirror, and nothing that shrinks. A crop enlarges a little.
+    "gentle": Augmentation(
+        expand_probability=0,
+        crop_options=(None, 0),
+        crop_scale=(0.6, 1),
+        crop_aspect=(0.8, 1.25),
+        keep_one=True,
+    ),
 }
 
 

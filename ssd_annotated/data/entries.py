@@ -5,6 +5,7 @@ absent, a box only the outline of its polygon, a path that of another machine.
 """
 
 import math
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path, PureWindowsPath
 
@@ -53,10 +54,14 @@ def read_record(
 
 
 def find_image(folder: Path, name: str) -> Path:
-    """The image of this name; its path may be another machine's, if the folder holds the file."""
+    """The image of this name; its path may be another machine's, if the folder holds the file.
+
+    A name never leads out of the folder, as ``../a.jpg`` and ``/etc/a.jpg`` would.
+    """
     path = PureWindowsPath(name)  # parts at both slashes
     for image in (folder / name, folder / path.as_posix(), folder / path.name):
-        if image.is_file():
+        inside = Path(os.path.normpath(image)).is_relative_to(os.path.normpath(folder))
+        if inside and "\0" not in name and image.is_file():
             return image
     raise FileNotFoundError(f"no image: expected {folder / name}")
 

@@ -1,18 +1,27 @@
-"""Other people's checkpoints: their names for the same 71 tensors, and the convention they need.
+"""Other people's checkpoints: their names for the same tensors, and the convention they need.
 
 A checkpoint is only half a model. Each loader also sets the priors, the preprocessing and the
-post-processing that its weights were trained for. Nothing is unpickled here: a loader takes what
+post-processing that its weights were trained for. Nothing in a file is run: a loader takes what
 ``torch.load(path, map_location="cpu", weights_only=True)`` returns, a `state_dict` or a dictionary
-that holds one as ``"model"`` or ``"state_dict"``, as training scripts write it.
+that holds one as ``"model"`` or ``"state_dict"``, as training scripts write it. A ``module.``
+before every name, left by data-parallel training, is ignored. The number of classes is read off the
+heads; 21 get VOC's names, 81 and 91 COCO's. Models come in eval mode.
+
+A ValueError lists the tensors that are missing, left over or of another shape; a TypeError names
+what is no tensor.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
+import torch
 from torch import Tensor
 from torchvision.models.detection import SSD300_VGG16_Weights
 
+from ssd_annotated.checkpoint import is_ours, model_of
 from ssd_annotated.model import SSD, ModelSpec, Recipe, build
-from ssd_annotated.published.conventions import CONVENTIONS
+from ssd_annotated.published.layouts import LAYOUTS, Layout
+from ssd_annotated.support.storage import read_plain
 
 #: PASCAL VOC's classes in alphabetical order, which all published VOC checkpoints use.
 # fmt: off
@@ -25,114 +34,121 @@ VOC_CLASSES = (
 
 #: COCO's 91 category numbers, of which 80 have a name; torchvision's models use these numbers.
 COCO_CLASSES = ("background", *SSD300_VGG16_Weights.COCO_V1.meta["categories"][1:])
+#: The 80 with a name, numbered without gaps, as other codes do.
+COCO_80_CLASSES = tuple(name for name in COCO_CLASSES if name != "N/A")
 
 #: Where training scripts put the state: torchvision's and lufficc's, PyTorch Lightning's.
 WRAPPERS = ("model", "state_dict")
-_MAPS = range(6)
-_CONV4 = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)
-_CONV5 = (24, 26, 28)
-#: Layers of an SSD300, in an order that all tables below share.
-_OURS = (
-    *(f"trunk.to_conv4_3.{i}" for i in _CONV4),
-    *(f"trunk.to_pool5.{i}" for i in _CONV5),
-    *("trunk.conv6", "trunk.conv7"),
-    *(f"extras.{block}.{i}" for block in range(4) for i in (0, 2)),
-    *(f"localization_heads.{k}" for k in _MAPS),
-    *(f"confidence_heads.{k}" for k in _MAPS),
-)
-_TORCHVISION = (
-    *(f"backbone.features.{i}" for i in _CONV4),
-    *(f"backbone.extra.0.{i}" for i in (1, 3, 5)),
-    *("backbone.extra.0.7.1", "backbone.extra.0.7.3"),
-    *(f"backbone.extra.{block}.{i}" for block in range(1, 5) for i in (0, 2)),
-    *(f"head.regression_head.module_list.{k}" for k in _MAPS),
-    *(f"head.classification_head.module_list.{k}" for k in _MAPS),
-)
-_SSD_PYTORCH = (
-    *(f"vgg.{i}" for i in (*_CONV4, *_CONV5, 31, 33)),
-    *(f"extras.{i}" for i in range(8)),
-    *(f"loc.{k}" for k in _MAPS),
-    *(f"conf.{k}" for k in _MAPS),
-)
-_SGRVINOD_MAPS = ("conv4_3", "conv7", "conv8_2", "conv9_2", "conv10_2", "conv11_2")
-_SGRVINOD = (
-    *(f"base.conv{k}_{i + 1}" for k, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(n)),
-    *("base.conv6", "base.conv7"),
-    *(f"aux_convs.conv{k}_{i}" for k in range(8, 12) for i in (1, 2)),
-    *(f"pred_convs.loc_{name}" for name in _SGRVINOD_MAPS),
-    *(f"pred_convs.cl_{name}" for name in _SGRVINOD_MAPS),
-)
 
 
-def load_torchvision_ssd300(state_dict: Mapping[str, object]) -> SSD:
-    """Build an SSD300 from the state of torchvision's ``ssd300_vgg16``, in eval mode.
+def load_checkpoint(
+    source: str | Path | Mapping[str, object], say: Callable[[str], object] = print
+) -> SSD:
+    """Build a model from anybody's checkpoint: its names tell whose it is, and that is said.
 
-    The number of classes is read off the heads; with 91 they get COCO's names, with 21 VOC's. A
-    ``module.`` before every name, left by data-parallel training, is ignored.
+    Parameters
+    ----------
+    source
+        A file, or what ``torch.load`` returns. A file of `save_model` is loaded as `load_model`
+        does, and nothing is said.
+    say
+        Called with one line: whose checkpoint it is, and how many classes it knows.
 
     Raises
     ------
     ValueError
-        If tensors are missing, left over or of another shape; the message lists them.
-    TypeError
-        If this is not a state_dict, or something in it is not a tensor.
-
-    Notes
-    -----
-    torchvision/models/detection/ssd.py, version 0.29.
+        If the names are nobody's, or the file holds code beside its tensors.
     """
-    return _load(state_dict, "torchvision", _TORCHVISION, "backbone.scale_weight")
+    content = source if isinstance(source, Mapping) else read_plain(source)
+    if is_ours(content):
+        return model_of(content, str(source))
+    given = _names_and_tensors(content)
+    layout = next((one for one in LAYOUTS.values() if one.signature in given), None)
+    if layout is None:
+        known = ", ".join(one.source for one in LAYOUTS.values())
+        raise ValueError(f"nobody's checkpoint: {sorted(given)[:3]} ... are no names of {known}")
+    model = _fill(given, layout)
+    say(f"a checkpoint of {layout.source}, with {model.spec.num_classes} classes")
+    return model
+
+
+def load_torchvision_ssd300(state_dict: Mapping[str, object]) -> SSD:
+    """Build an SSD300 from the state of torchvision's ``ssd300_vgg16``."""
+    return _load(state_dict, "torchvision")
+
+
+def load_torchvision_ssdlite320(state_dict: Mapping[str, object]) -> SSD:
+    """Build an SSDLite from the state of torchvision's ``ssdlite320_mobilenet_v3_large``."""
+    return _load(state_dict, "torchvision-ssdlite")
 
 
 def load_ssd_pytorch(state_dict: Mapping[str, object]) -> SSD:
-    """Build an SSD300 from the state of amdegroot's ssd.pytorch, in eval mode.
-
-    For instance its ``ssd300_mAP_77.43_v2.pth``. Classes and errors are as in
-    `load_torchvision_ssd300`.
-
-    Notes
-    -----
-    github.com/amdegroot/ssd.pytorch, ssd.py.
-    """
-    return _load(state_dict, "ssd.pytorch", _SSD_PYTORCH, "L2Norm.weight")
+    """Build an SSD300 from amdegroot's ssd.pytorch, for instance ``ssd300_mAP_77.43_v2.pth``."""
+    return _load(state_dict, "ssd.pytorch")
 
 
 def load_sgrvinod(state_dict: Mapping[str, object]) -> SSD:
-    """Build an SSD300 from the state of sgrvinod's tutorial model, in eval mode.
+    """Build an SSD300 from the state of sgrvinod's tutorial model.
 
     Its published checkpoint is a pickled model, which only its own code can open: save
-    ``checkpoint["model"].state_dict()`` there. Classes and errors are as in
-    `load_torchvision_ssd300`.
-
-    Notes
-    -----
-    github.com/sgrvinod/a-PyTorch-Tutorial-to-Object-Detection, model.py.
+    ``checkpoint["model"].state_dict()`` there.
     """
-    return _load(state_dict, "sgrvinod", _SGRVINOD, "rescale_factors")
+    return _load(state_dict, "sgrvinod")
 
 
-def _load(
-    state_dict: Mapping[str, object], convention: str, layers: tuple[str, ...], scale: str
-) -> SSD:
+def load_lufficc(state_dict: Mapping[str, object]) -> SSD:
+    """Build an SSD300 or SSD512 on VGG-16 from lufficc's SSD, whose COCO models have own priors."""
+    return _load(state_dict, "lufficc-512", "lufficc")
+
+
+def load_qfgaohao(state_dict: Mapping[str, object]) -> SSD:
+    """Build a ``vgg16-ssd``, ``mb1-ssd`` or ``mb2-ssd-lite`` of qfgaohao or of jetson-inference."""
+    return _load(state_dict, "vgg16-ssd", "mb2-ssd-lite", "mb1-ssd")
+
+
+def load_nvidia(state_dict: Mapping[str, object]) -> SSD:
+    """Build an SSD300 on ResNet-50 from NVIDIA's DeepLearningExamples.
+
+    Its heads order their channels by value, then by prior: they are put in our order.
+    """
+    return _load(state_dict, "nvidia")
+
+
+def load_d2l(state_dict: Mapping[str, object]) -> SSD:
+    """Build a TinySSD for images of 256 pixels from the one in *Dive into Deep Learning*."""
+    return _load(state_dict, "d2l")
+
+
+def _load(content: object, *names: str) -> SSD:
+    """Read a state in the first of these layouts whose signature it has, or the last."""
+    given = _names_and_tensors(content)
+    layouts = [LAYOUTS[name] for name in names]
+    return _fill(given, next((one for one in layouts if one.signature in given), layouts[-1]))
+
+
+def _fill(given: Mapping[str, Tensor], layout: Layout) -> SSD:
     """Rename every tensor, build the model that the heads imply, and fill it."""
-    state_dict = _unwrap(state_dict)
-    names = {
-        f"{theirs}.{part}": f"{ours}.{part}"
-        for theirs, ours in zip(layers, _OURS)
-        for part in ("weight", "bias")
+    state = {layout.rename(name) or name: value for name, value in given.items()}
+    _check_names(state, [name for name in layout.widths if name not in state], [], layout)
+    widths = tuple(len(state[name]) for name in layout.widths)
+    with torch.device("meta"):  # names and shapes without numbers
+        expected = _build(layout, 2, widths).state_dict()
+    # Files older than PyTorch 0.4.1 do not count the batches of batch normalisation.
+    counters = {
+        k: torch.zeros_like(v, device="cpu")
+        for k, v in expected.items()
+        if k.endswith("num_batches_tracked")
     }
-    names[scale] = "trunk.l2norm.scale"
-    given = {str(name).removeprefix("module."): value for name, value in state_dict.items()}
-    _check_names(given, names, convention)
-    state = {ours: given[theirs] for theirs, ours in names.items()}
-    # sgrvinod keeps the scale as (1, 512, 1, 1).
-    state["trunk.l2norm.scale"] = state["trunk.l2norm.scale"].flatten()
-    model = _empty_model(convention, state, {ours: theirs for theirs, ours in names.items()})
+    state = {**counters, **state}
+    _check_names(state, expected.keys() - state, state.keys() - expected, layout)
+    model = _build(layout, _count_classes(state, layout), widths)
+    state = {name: _in_our_shape(name, value, layout, model) for name, value in state.items()}
+    _check_shapes(state, model.state_dict(), layout)
     model.load_state_dict(state)
     return model.eval()
 
 
-def _unwrap(content: object) -> Mapping[str, Tensor]:
+def _names_and_tensors(content: object) -> dict[str, Tensor]:
     """The state_dict in what a training script saved, beside the optimizer's state and so on."""
     if isinstance(content, Mapping):
         content = next((content[key] for key in WRAPPERS if key in content), content)
@@ -140,43 +156,65 @@ def _unwrap(content: object) -> Mapping[str, Tensor]:
         raise TypeError(
             f"expected a state_dict (names and tensors), not a {type(content).__name__}"
         )
-    return content
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
-def _check_names(given: Mapping[str, Tensor], names: Mapping[str, str], convention: str) -> None:
-    missing, unexpected = sorted(names.keys() - given), sorted(given.keys() - names)
-    if missing or unexpected:
-        raise ValueError(
-            f"this is not an SSD300 state_dict of {convention}: missing {missing or 'nothing'}, "
-            f"unexpected {unexpected or 'nothing'}"
-        )
-    for name, value in given.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} is not a tensor but a {type(value).__name__}")
-
-
-def _empty_model(convention: str, state: dict[str, Tensor], theirs: dict[str, str]) -> SSD:
-    """A model with as many classes as the heads have; a ValueError if a shape is wrong."""
-    settings = CONVENTIONS[convention]
-    head, per_cell = "confidence_heads.0.bias", settings.priors.boxes_per_cell[0]
-    channels = state[head].numel()
-    if channels % per_cell or channels < 2 * per_cell:
-        raise ValueError(
-            f"{theirs[head]} has {channels} channels, not a number of classes for {per_cell} priors"
-        )
-    names = _names_of(channels // per_cell)
-    spec = ModelSpec("ssd300_vgg16", len(names), (), settings.priors)
-    model = build(spec, Recipe(class_names=names, **settings.recipe))
-    wrong = [
-        f"{theirs[name]} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in model.state_dict().items()
-        if state[name].shape != tensor.shape
-    ]
-    if wrong:
-        raise ValueError(f"tensors of the wrong shape in this {convention} state_dict: {wrong}")
-    return model
+def _build(layout: Layout, num_classes: int, widths: tuple[int, ...]) -> SSD:
+    """The network that the layout is for, with random weights and the layout's convention."""
+    convention = (num_classes == 81 and layout.coco) or layout.convention
+    spec = ModelSpec(layout.architecture, num_classes, widths, convention.priors)
+    return build(spec, Recipe(class_names=_names_of(num_classes), **convention.recipe))
 
 
 def _names_of(num_classes: int) -> tuple[str, ...]:
-    known = {len(names): names for names in (VOC_CLASSES, COCO_CLASSES)}
+    known = {len(names): names for names in (VOC_CLASSES, COCO_CLASSES, COCO_80_CLASSES)}
     return known.get(num_classes, ("background", *map(str, range(1, num_classes))))
+
+
+def _check_names(
+    state: Mapping[str, object], missing: Iterable[str], left_over: Iterable[str], layout: Layout
+) -> None:
+    """Raise a ValueError that lists, as they call it, what is missing and what is left over."""
+    lists = [sorted(map(layout.original, names)) for names in (missing, left_over)]
+    if any(lists):
+        raise ValueError(
+            f"this is not a state_dict of {layout.source}: missing {lists[0] or 'nothing'}, "
+            f"unexpected {lists[1] or 'nothing'}"
+        )
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{layout.original(name)} is not a tensor but a {type(value).__name__}")
+
+
+def _count_classes(state: Mapping[str, Tensor], layout: Layout) -> int:
+    """Read the number of classes off the first head's last bias."""
+    head = max(k for k in state if k.startswith("confidence_heads.0.") and k.endswith("bias"))
+    channels, per_cell = state[head].numel(), layout.convention.priors.boxes_per_cell[0]
+    if channels % per_cell or channels < 2 * per_cell:
+        raise ValueError(
+            f"{layout.original(head)} has {channels} channels, not a number of classes for "
+            f"{per_cell} priors"
+        )
+    return channels // per_cell
+
+
+def _in_our_shape(name: str, value: Tensor, layout: Layout, model: SSD) -> Tensor:
+    """A tensor as our network keeps it: the same numbers."""
+    if name == "trunk.l2norm.scale":  # sgrvinod keeps it as (1, 512, 1, 1)
+        return value.flatten()
+    part, _, rest = name.partition(".")
+    if layout.head is None or part not in ("localization_heads", "confidence_heads"):
+        return value
+    return layout.head(value, model.spec.priors.boxes_per_cell[int(rest[0])])
+
+
+def _check_shapes(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], layout: Layout
+) -> None:
+    wrong = [
+        f"{layout.original(name)} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if state[name].shape != tensor.shape
+    ]
+    if wrong:
+        raise ValueError(f"tensors of the wrong shape for {layout.source}: {wrong}")

@@ -46,10 +46,14 @@ def check_iou(name: str, value: float) -> None:
         raise ValueError(f"{name} must be an IoU in (0, 1], not {value}")
 
 
-def check_length(name: str, values: Sequence[object], length: int) -> None:
-    """Raise a ValueError unless there are `length` values."""
+def check_numbers(name: str, values: Sequence[float], length: int, above: float = 0.0) -> None:
+    """Raise a ValueError unless there are `length` values, all finite and above a bound."""
     if len(values) != length:
         raise ValueError(f"{name} must be {length} values, not {len(values)}: {values}")
+    for value in values:
+        if not above < value < math.inf:
+            kind = "positive and finite" if above == 0 else "finite"
+            raise ValueError(f"{name} must be {kind}, not {value}")
 
 
 def check_seed(value: int) -> None:

@@ -1,15 +1,18 @@
 """A run: training that lives in a folder and can resume after it was stopped or killed.
 
-The folder holds ``last.pt`` (the model, and all that is needed to continue), ``best.pt`` (the model
-that did best on the validation set), ``metrics.jsonl`` (one record a line) and, if the loss was not
-finite, ``failure-step-N.pt`` (the batch). Every ``.pt`` is complete at any moment, and plain data.
+The folder holds ``last.pt`` (the model, and all that is needed to continue), ``previous.pt`` (the
+same, one checkpoint before), ``best.pt`` (the model that did best on the validation set),
+``metrics.jsonl`` (one record a line) and, if the loss was not finite, ``failure-step-N.pt`` (the
+batch). Every ``.pt`` is complete at any moment, and plain data.
 """
 
 import math
+import os
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -32,12 +35,14 @@ from ssd_annotated.model import SSD, check_architecture
 from ssd_annotated.support.checks import check_at_least
 from ssd_annotated.training import distributed
 from ssd_annotated.training.records import Log
+from ssd_annotated.training.rungs import Ladder, Standing
 from ssd_annotated.training.settings import Settings
 from ssd_annotated.training.signals import stop_signals
 from ssd_annotated.training.train import NonFiniteLossError, Record, Trainer, summary
 from ssd_annotated.training.validation import validate
 
-LAST, BEST = "last.pt", "best.pt"
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+NEXT = "next.pt"  # for a moment
 #: Settings that change only the speed of a run: they may differ when it continues.
 _FREE_SETTINGS = ("workers", "compile")
 
@@ -45,12 +50,14 @@ _FREE_SETTINGS = ("workers", "compile")
 class Outcome(NamedTuple):
     """How a run ended: after how many steps, by which signal if any, and its best mAP if known.
 
+    `standing` says what the confidence loss of the last steps means; None after fewer than 100.
     All processes of a run return the same outcome, even if only one was sent the signal.
     """
 
     steps: int
     stopped_by: signal.Signals | None
     best: float | None
+    standing: Standing | None = None
 
 
 def run(
@@ -61,7 +68,7 @@ def run(
     *,
     loss: MultiBoxLoss | None = None,
     validation: Dataset | None = None,
-    validate_every: int = 5000,
+    validate_every: int | None = None,
     save_every: int = 1000,
     resume: bool = False,
     tensorboard: bool = False,
@@ -77,31 +84,37 @@ def run(
         Made if it does not exist.
     validation
         Images on which the mAP@0.5 (area) is measured, every `validate_every` steps and at the end.
+    validate_every
+        By default 5000, or a fifth of a shorter run, but no less than 100.
     save_every
         Steps between two writes of ``last.pt``. It is also written at the end, and on SIGTERM or
         Ctrl-C, which stop the run after the current step.
     resume
-        Continue from ``last.pt``, if there is one. On the same processor, with the same number of
-        threads, the result equals that of an uninterrupted run bit for bit.
+        Continue from ``last.pt``, if there is one, or, with a warning, from ``previous.pt`` if
+        ``last.pt`` is damaged. On the same processor, with the same number of threads, the result
+        equals that of an uninterrupted run bit for bit.
     tensorboard
         Also write the records for TensorBoard (needs the extra ``tensorboard``).
     progress
-        Whether to show a bar.
+        Whether to show a bar, and what the confidence loss means when that changes. If the network
+        has not begun to look after 400 steps (or a fiftieth of the run), that is a warning.
 
     Raises
     ------
     FileExistsError
-        If the folder holds a run, and `resume` is false.
+        If the folder holds a run, and `resume` is false, or another process is running there.
     ValueError
-        If it holds a run of another model, with other settings, or on other data.
+        If it holds a run of another model, with other settings, or on other data, or its
+        checkpoints are damaged.
     NonFiniteLossError
         If the loss is not finite; the message names the file with the batch that caused it.
     """
+    settings = settings or Settings()
+    validate_every = _often(settings) if validate_every is None else validate_every
     _check(model, validation, validate_every, save_every)
     folder = Path(folder)
     trainer = Trainer(model, dataset, settings, loss)
     best = _begin(folder, trainer, resume)
-    last_step = trainer.settings.steps
     with (
         Log(folder, trainer.next_step, tensorboard) as log,
         _bar(trainer, progress) as bar,
@@ -109,19 +122,19 @@ def run(
         _keep_what_breaks(trainer, folder),
     ):
         report = _Report(trainer, log, bar)
-        while trainer.next_step < last_step and not _anyone_stopped(caught, model):
+        while trainer.next_step < settings.steps and not _anyone_stopped(caught, model):
             report.add(trainer.step(), best)
             done = trainer.next_step
-            if validation is not None and (done % validate_every == 0 or done == last_step):
+            if validation is not None and (done % validate_every == 0 or done == settings.steps):
                 report.finish(best)
-                best = _validate(trainer, validation, folder, log, best)
-            if done % save_every == 0 and done < last_step:
+                best = report.look(best, _validate(trainer, validation, folder, log, best))
+            if done % save_every == 0 and done < settings.steps:
                 report.finish(best)
                 _save(trainer, folder, best)
         report.finish(best)
         _save(trainer, folder, best)  # here, where signals are still caught
-    stopped_by = _who_stopped(caught) if trainer.next_step < last_step else None
-    return Outcome(trainer.next_step, stopped_by, best)
+    stopped_by = _who_stopped(caught) if trainer.next_step < settings.steps else None
+    return Outcome(trainer.next_step, stopped_by, best, report.standing)
 
 
 # --- Starting, resuming, saving -------------------------------------------------------------------
@@ -136,9 +149,15 @@ def _check(model: SSD, validation: Dataset | None, validate_every: int, save_eve
         check_at_least("len(validation)", len(validation), 1)
 
 
+def _often(settings: Settings) -> int:
+    """Steps between two validations, unless somebody says so."""
+    return min(5000, max(100, settings.steps // 5))
+
+
 def _begin(folder: Path, trainer: Trainer, resume: bool) -> float | None:
     """Make the folder, or continue the run that is in it; return its best mAP so far."""
-    best = _take_up(folder, trainer, resume) if (folder / LAST).exists() else None
+    there = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
+    best = _take_up(there, trainer, resume) if there else None
     folder.mkdir(parents=True, exist_ok=True)
     steps = distributed.gather([trainer.next_step], distributed.world_size())
     if len(set(steps)) > 1:
@@ -148,19 +167,33 @@ def _begin(folder: Path, trainer: Trainer, resume: bool) -> float | None:
     return best
 
 
-def _take_up(folder: Path, trainer: Trainer, resume: bool) -> float | None:
-    """Continue the run that is in the folder; return its best mAP so far."""
+def _take_up(there: list[Path], trainer: Trainer, resume: bool) -> float | None:
+    """Continue from the newest checkpoint that is whole; return the run's best mAP so far."""
     if not resume:
-        raise FileExistsError(f"{folder} holds a run: resume it, or choose another folder")
-    content = read_plain(folder / LAST)
+        raise FileExistsError(f"{there[0].parent} holds a run: resume it, or choose another folder")
+    file, content = _read_whole(there)
     now = {**describe(trainer.model), **_describe_run(trainer)}
     if not isinstance(content, dict) or not set(now) < set(content):
-        raise ValueError(f"{folder / LAST} holds only a model, and no run to continue")
-    for part in ("spec", "recipe", "settings", "data"):
-        _check_same(folder / LAST, part, content[part], now[part])
-    uncompiled(trainer.model).load_state_dict(content["state_dict"])
-    trainer.restore(content["trainer"])
-    return content["best"]
+        raise ValueError(f"{file} holds only a model, and no run to continue")
+    try:
+        for part in ("spec", "recipe", "settings", "data"):
+            _check_same(file, part, content[part], now[part])
+        uncompiled(trainer.model).load_state_dict(content["state_dict"])
+        trainer.restore(content["trainer"])
+        return content["best"]
+    except (TypeError, KeyError, AttributeError, IndexError, RuntimeError) as error:
+        raise ValueError(f"{file} is no checkpoint of this run: {error!r}") from error
+
+
+def _read_whole(there: list[Path]) -> tuple[Path, object]:
+    """The first of these checkpoints that is not damaged, and what it holds."""
+    *others, last = there
+    for file in others:
+        try:
+            return file, read_plain(file)
+        except ValueError as error:
+            warnings.warn(f"{error}: the run continues from {last}", stacklevel=5)
+    return last, read_plain(last)
 
 
 def _describe_run(trainer: Trainer) -> dict[str, dict[str, object]]:
@@ -186,7 +219,10 @@ def _check_same(file: Path, part: str, before: dict, now: dict) -> None:
 def _save(trainer: Trainer, folder: Path, best: float | None) -> None:
     if distributed.rank() == 0:
         content = {**describe(trainer.model), **_describe_run(trainer)}
-        write_whole({**content, "trainer": trainer.state(), "best": best}, folder / LAST)
+        write_whole({**content, "trainer": trainer.state(), "best": best}, folder / NEXT)
+        with suppress(FileNotFoundError):
+            os.replace(folder / LAST, folder / PREVIOUS)
+        os.replace(folder / NEXT, folder / LAST)
 
 
 @contextmanager
@@ -243,6 +279,11 @@ class _Report:
     def __init__(self, trainer: Trainer, log: Log, bar: tqdm) -> None:
         self._trainer, self._log, self._bar = trainer, log, bar
         self._unread: Record | None = None
+        self._ladder = Ladder(trainer)
+
+    @property
+    def standing(self) -> Standing | None:
+        return self._ladder.standing
 
     def add(self, record: Record, best: float | None) -> None:
         self._tell(best)
@@ -253,10 +294,20 @@ class _Report:
         self._trainer.wait()
         self._tell(best)
 
+    def look(self, before: float | None, best: float | None) -> float | None:
+        """The best mAP; what to expect after the first one is said."""
+        done, steps = self._trainer.next_step, self._trainer.settings.steps
+        known = before is not None or best is None or self.standing is None
+        if not known and done < steps:
+            look = f"first look, after {done} of {steps} steps: mAP {best:.3f}"
+            _say(self._bar, f"{look}; {self.standing.expectation}")
+        return best
+
     def _tell(self, best: float | None) -> None:
         if self._unread is not None:
             self._log.write(self._unread)
             _show(self._bar, self._unread, best)
+            _say(self._bar, self._ladder.add(self._unread, best))
         self._unread = None
 
 
@@ -270,3 +321,11 @@ def _show(bar: tqdm, record: Record, best: float | None) -> None:
     score = "" if best is None else f", best mAP {best:.3f}"
     bar.set_postfix_str(summary(record) + score, refresh=False)
     bar.update()
+
+
+def _say(bar: tqdm, words: str | None) -> None:
+    """Print something above the bar; without a bar, warn if it is a warning."""
+    if words and not bar.disable:
+        bar.write(words, file=sys.stderr)
+    elif words and words.startswith("warning: ") and distributed.rank() == 0:
+        warnings.warn(words.removeprefix("warning: "), stacklevel=4)

@@ -145,6 +145,8 @@ class Trainer:
     ----------
     next_step
         The number of the next step, from 0.
+    positives
+        How many positives this process has learned from, by class.
 
     Raises
     ------
@@ -173,6 +175,8 @@ class Trainer:
             )
         loss = loss or MultiBoxLoss(model.priors, variances=model.recipe.variances)
         self.loss = loss.to(model.priors.device)
+        if self.settings.freeze == "trunk":
+            model.trunk.requires_grad_(False)
         # Channels-last lays a pixel's channels side by side: the same numbers, faster convolutions.
         model.to(memory_format=torch.channels_last)
         self.network = distributed.wrap(model)
@@ -182,6 +186,7 @@ class Trainer:
         half = self.settings.precision == "float16"
         self.scaler = torch.amp.GradScaler(model.priors.device.type, enabled=half)
         self.next_step = 0
+        self.positives = torch.zeros(model.spec.num_classes, dtype=torch.int64, device="cpu")
         self._batches: Iterator | None = None
         self._last: Record | None = None
         #: 1 from the first step on whose loss is not finite; on the device, so that no step waits.
@@ -249,6 +254,7 @@ class Trainer:
                 make_loader(self.dataset, self.model, self.loss, self.settings, self.next_step)
             )
         images, targets, (counts, *found) = next(self._batches)
+        self.positives += found[1].bincount(minlength=len(self.positives))
         priors = self.model.priors
         images = images.to(priors, non_blocking=True).to(memory_format=torch.channels_last)
         found = [tensor.to(priors.device, non_blocking=True) for tensor in found]
@@ -257,6 +263,8 @@ class Trainer:
     def _set_mode(self, lr: float) -> None:
         """Put the model into train mode, which a look at it may have changed, and set the rates."""
         self.model.train()
+        if self.settings.freeze == "trunk":
+            self.model.trunk.eval()
         if self.settings.freeze_batch_norm:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):

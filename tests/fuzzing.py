@@ -1,0 +1,254 @@
+"""Damaged and hostile files for every reader, drawn from a seed, and what the readers did.
+
+A reader may accept a file or raise a documented error: a ValueError or an OSError. Anything else
+is a bug, and so is an input that takes more than 5 seconds or 1 GB.
+"""
+
+import copy
+import io
+import json
+import resource
+import time
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from squares import Squares, small
+
+from ssd_annotated.app.media import read_image
+from ssd_annotated.app.writers import read_lines
+from ssd_annotated.checkpoint import load_model, save_model
+from ssd_annotated.data import annotation, lists, xml
+from ssd_annotated.data.coco import COCOFolder
+from ssd_annotated.training.records import _length_before
+from ssd_annotated.training.run import _take_up, run
+from ssd_annotated.training.settings import Settings
+from ssd_annotated.training.train import Trainer
+
+SECONDS, MEBIBYTES = 5, 1024
+DOCUMENTED = (ValueError, OSError)
+#: What tends to be read wrongly, in any format.
+TOKENS = [
+    *(b"\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"-1", b"0", b"1e999", b"NaN", b"9" * 11),
+    *(b"../../etc/passwd", b"/etc/passwd", b"..\\..\\x", b"\xef\xbb\xbf", b"\xff\xfe", b"\xc3\x28"),
+    *(b"<!DOCTYPE x [<!ENTITY a 'b'>]>", b"&a;", b"<object>", b"</annotation>", b"<![CDATA["),
+    *(b"]]>", b"null", b"true", b"{}", b"[]", b'"id": 1,', b"[" * 2000, b'{"a":' * 2000, b'"'),
+    *(b"\n", b"," * 9),
+]
+
+
+class Target(NamedTuple):
+    """A reader of files: examples that are good, how to damage one, and what reads it."""
+
+    seeds: list[bytes]
+    damage: Callable[[np.random.Generator, bytes], bytes]
+    suffix: str
+    read: Callable[[Path], object]
+
+
+class Report(NamedTuple):
+    """What became of a target's inputs; `bugs` are messages that say how to see them again."""
+
+    inputs: int
+    accepted: int
+    slowest: float
+    memory: int
+    bugs: list[str]
+
+
+def mutate(rng: np.random.Generator, data: bytes) -> bytes:
+    """Change a file in one to four places: bits, bytes, pieces, tokens, its end."""
+    data = bytearray(data)
+    for _ in range(rng.integers(1, 5)):
+        place, length = int(rng.integers(0, len(data) + 1)), int(rng.integers(1, 40))
+        kind = rng.integers(0, 7)
+        if kind == 0 and data:
+            data[place % len(data)] ^= 1 << int(rng.integers(0, 8))
+        elif kind == 1:
+            data[place : place + length] = rng.bytes(length)
+        elif kind == 2:
+            del data[place : place + length]
+        elif kind == 3:
+            data[place:place] = data[place : place + length] * int(rng.integers(1, 20))
+        elif kind == 4:
+            data[place : place + int(rng.integers(0, 4))] = TOKENS[rng.integers(0, len(TOKENS))]
+        elif kind == 5:
+            other = int(rng.integers(0, len(data) + 1))
+            data[place : place + length] = data[other : other + length]
+        elif rng.random() < 0.3:
+            del data[place:]
+    return bytes(data)
+
+
+def mutate_within(rng: np.random.Generator, data: bytes) -> bytes:
+    """Change what an archive holds and give it right checksums, as somebody hostile would."""
+    if rng.random() < 0.3:
+        return mutate(rng, data)
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
+        for part in old.infolist():
+            content = old.read(part)
+            hit = part.filename.endswith("data.pkl") or rng.random() < 0.05
+            new.writestr(part.filename, mutate(rng, content) if hit else content)
+    return out.getvalue()
+
+
+# ---------------------------------------------------------------- the readers
+
+
+def encoded(image: np.ndarray, kind: str, **options) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, kind, **options)
+    return out.getvalue()
+
+
+def image_target(kind: str) -> Target:
+    rng = np.random.default_rng(0)
+    image = cv2.resize(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8), (40, 30))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    seeds = [encoded(image, kind, exif=exif), encoded(image[:, :1, 0], kind)]
+
+    def read(file: Path) -> None:
+        results = []
+        for reader in (read_image, annotation.read_header):
+            try:
+                reader(file)
+            except DOCUMENTED as error:
+                results.append(error)
+        if results:
+            raise results[0]
+
+    return Target(seeds, mutate, f".{kind.lower()}", read)
+
+
+def xml_target(folder: Path) -> Target:
+    image = folder / "a.png"
+    image.write_bytes(encoded(np.zeros((30, 40, 3), np.uint8), "PNG"))
+    box = "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>22.5</ymax></bndbox>"
+    thing = (
+        f"<object><name>cat</name><difficult>0</difficult><truncated>1</truncated>{box}</object>"
+    )
+    size = "<size><width>40</width><height>30</height><depth>3</depth></size>"
+    text = f"<annotation><filename>a.png</filename>{size}{thing * 2}</annotation>"
+    seeds = [
+        text.encode(),
+        f'<?xml version="1.0" encoding="utf-16"?>{text}'.encode("utf-16"),
+        f'<?xml version="1.0" encoding="latin-1"?>{text}'.encode("latin-1"),
+    ]
+    return Target(seeds, mutate, ".xml", lambda file: xml.read_record(file, [image], file, None))
+
+
+def coco_target(folder: Path) -> Target:
+    (folder / "a.png").write_bytes(encoded(np.zeros((30, 40, 3), np.uint8), "PNG"))
+    thing = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [1, 2, 20, 20.5], "iscrowd": 0}
+    other = {**thing, "id": 2, "bbox": None, "segmentation": [[1, 2, 30, 2, 30, 9]]}
+    content = {
+        "images": [{"id": 7, "file_name": "a.png", "width": 40, "height": 30}],
+        "annotations": [thing, other],
+        "categories": [{"id": 3, "name": "cat", "supercategory": "none"}],
+    }
+    seeds = [json.dumps(content).encode(), json.dumps(content, indent=1).encode("utf-16")]
+    return Target(seeds, mutate, ".json", lambda file: COCOFolder(folder, file))
+
+
+def list_target(_: Path) -> Target:
+    def read(file: Path) -> None:
+        names = lists.read_list(file.parent, file.stem, {"a", "b"}, (".jpg",))[1]
+        if any(".." in name.split("/") or name.startswith("/") for name in names):
+            raise AssertionError(f"a name leads out of the folder: {names}")
+
+    seeds = [b"a\nb\nc/d\n", b"a  1\nb -1\nc  0\n", "a.jpg\r\nC:\\b.jpg".encode("utf-16")]
+    return Target(seeds, mutate, ".txt", read)
+
+
+def model_target(folder: Path) -> Target:
+    save_model(small(), folder / "model.pt")
+    return Target([(folder / "model.pt").read_bytes()], mutate_within, ".pt", load_model)
+
+
+def checkpoint_target(folder: Path) -> Target:
+    settings = Settings(steps=1, batch_size=2)
+    run(small(), Squares(2), folder / "run", settings, progress=False)
+    trainer = Trainer(small(), Squares(2), settings)
+
+    def read(file: Path) -> None:
+        _take_up([file], copy.deepcopy(trainer), resume=True)
+
+    return Target([(folder / "run" / "last.pt").read_bytes()], mutate_within, ".pt", read)
+
+
+def records_target(_: Path) -> Target:
+    lines = [{"step": k, "localization": 1.5, "lr": None} for k in range(6)]
+    seeds = ["".join(json.dumps(line) + "\n" for line in lines).encode()]
+    return Target(seeds, mutate, ".jsonl", lambda file: _length_before(file, 4))
+
+
+def detections_target(_: Path) -> Target:
+    lines = [{"file": f"{k}.jpg", "width": 3, "height": 4, "detections": []} for k in range(6)]
+    seeds = ["".join(json.dumps(line) + "\n" for line in lines).encode()]
+    return Target(seeds, mutate, ".jsonl", read_lines)
+
+
+MAKERS: dict[str, Callable[[Path], Target]] = {
+    "VOC annotations": xml_target,
+    "COCO files": coco_target,
+    "set lists": list_target,
+    **{kind: lambda _, kind=kind: image_target(kind) for kind in ("JPEG", "PNG", "WebP", "TIFF")},
+    "model files": model_target,
+    "checkpoints": checkpoint_target,
+    "metrics.jsonl": records_target,
+    "detections to resume": detections_target,
+}
+
+
+# ---------------------------------------------------------------- the driver
+
+
+def peak() -> int:
+    """The most memory, in MiB, that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def attack(name: str, folder: Path, seed: int, count: int, seconds: float = float("inf")) -> Report:
+    """Let a reader read up to `count` damaged files; the same seed gives the same files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = MAKERS[name](folder)
+    bugs, accepted, slowest, before, end = [], 0, 0.0, peak(), time.monotonic() + seconds
+    for seed_ in target.seeds:  # else the fuzzing would prove nothing
+        (folder / f"good{target.suffix}").write_bytes(seed_)
+        target.read(folder / f"good{target.suffix}")
+    file, number = folder / f"input{target.suffix}", 0
+    while number < count and time.monotonic() < end:
+        rng = np.random.default_rng((seed, number))
+        data = target.damage(rng, target.seeds[number % len(target.seeds)])
+        file.write_bytes(data)
+        started = time.perf_counter()
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                target.read(file)
+            accepted += 1
+        except DOCUMENTED:
+            pass
+        except Exception as error:
+            bugs.append(f"{name}, seed ({seed}, {number}): {type(error).__name__}: {error}"[:300])
+        took = time.perf_counter() - started
+        slowest = max(slowest, took)
+        if took > SECONDS:
+            bugs.append(f"{name}, seed ({seed}, {number}): took {took:.1f} s")
+        number += 1
+    if (memory := peak() - before) > MEBIBYTES:
+        bugs.append(f"{name}, seed {seed}: took {memory} MiB")
+    return Report(number, accepted, slowest, memory, bugs)
+
+
+def quiet() -> None:
+    """One thread, and no words from OpenCV about each damaged file."""
+    torch.set_num_threads(1)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

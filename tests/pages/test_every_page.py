@@ -1,0 +1,89 @@
+"""Rules that every page of the built book obeys, in a browser and in both themes."""
+
+PHONE = 390  # pixels: the width of common phones
+HEAVIEST = 3e6  # bytes that a chapter may load
+#: Loaded on demand by those who start the detector.
+ON_DEMAND = ("try/detector", "try/network", "try/data/weights")
+
+
+def settle(page) -> None:
+    """Scroll to the end and back, so that what loads in view has loaded; wait for equations."""
+    page.evaluate("""async () => {
+        for (let y = 0; y < document.body.scrollHeight; y += 2000) {
+            window.scrollTo(0, y);
+            await new Promise(requestAnimationFrame);
+        }
+        window.scrollTo(0, 0);
+        await window.MathJax?.startup?.promise;
+        await document.fonts.ready;
+    }""")
+    page.wait_for_load_state("networkidle")
+
+
+def test_page_is_accessible_and_fits_a_phone(page, site, every_page, axe):
+    page.set_viewport_size({"width": PHONE, "height": 844})
+    page.goto(site.url + every_page)
+    settle(page)
+    wide = overflow(page)
+    found = {"phone": f"scrolls sideways by {wide} pixels" if wide > 0 else ""}
+    page.set_viewport_size({"width": 1400, "height": 900})
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        found[theme] = axe(page)
+    words = "\n".join(f"{where}: {what}" for where, what in found.items() if what)
+    assert not words, words
+
+
+def test_theme_follows_the_system(page, site):
+    page.goto(site.url + "book/notation.html")
+    for theme in ("dark", "light"):
+        page.emulate_media(color_scheme=theme)
+        page.wait_for_selector(f"html[data-theme={theme}]")
+
+
+def test_checker_sees_a_picture_without_words(page, site, axe):
+    page.goto(site.url + "book/notation.html")
+    page.evaluate("document.querySelector('main').append(new Image(9, 9))")
+    assert "image-alt" in axe(page)
+
+
+def overflow(page) -> int:
+    """By how many pixels the page is wider than the window."""
+    return page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+
+
+def test_overflow_is_seen(page, site):
+    page.set_viewport_size({"width": PHONE, "height": 844})
+    page.goto(site.url + "book/notation.html")
+    page.evaluate("document.querySelector('article').style.width = '500px'")
+    assert overflow(page) > 0
+
+
+def test_chapter_is_light_enough(page, site, chapter):
+    sizes = {}
+
+    def note(request) -> None:
+        if request.url.startswith(site.url) and not any(part in request.url for part in ON_DEMAND):
+            sizes[request.url] = request.sizes()["responseBodySize"]
+
+    page.on("requestfinished", note)
+    page.goto(site.url + chapter)
+    settle(page)
+    assert 1e5 < sum(sizes.values()) < HEAVIEST, sorted(sizes.items(), key=lambda item: -item[1])
+
+
+def test_page_opens_as_a_file(page, site, problems):
+    page.goto((site.folder / "book" / "05-matching.html").as_uri())
+    settle(page)
+    assert page.locator("mjx-container").count() > 0
+    # The search finds pages, but a browser lets no file read others for its excerpts.
+    problems.expected += ["Failed to fetch", "net::ERR_FAILED", "blocked by CORS policy"]
+    page.goto((site.folder / "search.html").as_uri() + "?q=prior")
+    page.wait_for_selector("#search-results li")
+
+
+def test_search_finds_a_chapter(page, site):
+    page.goto(site.url + "search.html?q=supervision+landscape")
+    page.wait_for_selector("#search-results a[href*='03-priors.html']")

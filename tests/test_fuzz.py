@@ -1,0 +1,236 @@
+"""Damaged and hostile files: a few hundred of those that `make fuzz` draws, and the classics."""
+
+import io
+import json
+import pickle
+import struct
+import zlib
+from pathlib import Path
+
+import fuzzing
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from refusals import refuses, unchecked
+
+from ssd_annotated.app.media import read_image
+from ssd_annotated.data import annotation, entries
+from ssd_annotated.data.annotation import DataError
+from ssd_annotated.data.xml import read_xml
+
+fuzzing.quiet()
+
+
+# ---------------------------------------------------------------- drawn from a seed
+
+
+@pytest.mark.parametrize("name", fuzzing.MAKERS)
+def test_readers_raise_nothing_but_documented_errors(name, tmp_path, capfd):
+    with unchecked():
+        found = fuzzing.attack(name, tmp_path, seed=0, count=30)
+    capfd.readouterr()  # image libraries write to stderr by themselves
+    assert (found.inputs, found.bugs) == (30, [])
+
+
+def test_an_undocumented_error_is_found(tmp_path, monkeypatch):
+    def read(file):
+        if file.stem == "input":
+            raise KeyError("x")
+
+    target = fuzzing.Target([b"x"], fuzzing.mutate, ".x", read)
+    monkeypatch.setitem(fuzzing.MAKERS, "bad reader", lambda _: target)
+    found = fuzzing.attack("bad reader", tmp_path, seed=3, count=2)
+    assert found.bugs[1] == "bad reader, seed (3, 1): KeyError: 'x'"
+    assert (found.inputs, found.accepted) == (2, 0)
+
+
+def test_the_same_seed_makes_the_same_files():
+    for mutate, data in ((fuzzing.mutate, b"<annotation>" * 9), (fuzzing.mutate, b"")):
+        one, other = (mutate(np.random.default_rng((0, 5)), data) for _ in range(2))
+        assert one == other
+    drawn = {fuzzing.mutate(np.random.default_rng((0, k)), b"<annotation>" * 9) for k in range(50)}
+    assert len(drawn) > 40
+
+
+# ---------------------------------------------------------------- images
+
+
+KINDS = ("JPEG", "PNG", "WebP", "TIFF")
+
+
+def picture(kind, **options):
+    ramp = np.linspace(0, 255, 24 * 18 * 3).astype(np.uint8).reshape(18, 24, 3)
+    return fuzzing.encoded(ramp, kind, **options)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_cut_at_every_tenth_byte(kind, tmp_path, capfd):
+    data, file = picture(kind), tmp_path / f"cut.{kind.lower()}"
+    accepted = []
+    for length in range(0, len(data), 10):
+        file.write_bytes(data[:length])
+        try:
+            accepted.append((length, read_image(file)))
+        except ValueError as error:
+            assert str(error).startswith(f"{file}: corrupt image: ")
+    capfd.readouterr()
+    file.write_bytes(data)
+    whole = read_image(file)
+    for length, image in accepted:  # cut behind the pixels: what is missing is no picture
+        assert length > len(data) / 2
+        assert np.array_equal(image, whole)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WebP", "PNG"])
+def test_of_an_animation_the_first_picture_is_seen(kind, tmp_path):
+    frames = [Image.new("RGB", (24, 18), colour) for colour in ("red", "blue")]
+    file = tmp_path / f"moving.{kind.lower()}"
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=100)
+    image = read_image(file)
+    assert image.shape == (18, 24, 3)
+    assert np.abs(image.astype(int) - (255, 0, 0)).max() < 20
+
+
+def png_that_promises(width, height, damaged=False):
+    """A header of some size and no pixels, with a right checksum or without."""
+
+    def chunk(name, content):
+        check = zlib.crc32(name + content) ^ damaged
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 1000)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels)
+
+
+@pytest.mark.parametrize(
+    ("size", "damaged", "message"),
+    [
+        ((60_000, 60_000), False, "corrupt image: bomb.png: Image size"),  # Pillow's own limit
+        ((15_000, 10_001), False, r"too large: 15000 × 10001, more than 150,000,000 pixels"),
+        ((15_000, 10_001), True, "corrupt image: bomb.png: cannot identify"),
+    ],
+)
+def test_a_small_file_that_promises_gigabytes(tmp_path, size, damaged, message):
+    file = tmp_path / "bomb.png"
+    file.write_bytes(png_that_promises(*size, damaged))
+    before = fuzzing.peak()
+    with refuses(message):
+        read_image(file)
+    with refuses(message, DataError):
+        annotation.read_header(file)
+    assert fuzzing.peak() - before < 100
+
+
+# ---------------------------------------------------------------- XML and names
+
+
+def bomb():
+    lines = ['<!ENTITY a0 "ha">', *(f'<!ENTITY a{k} "{f"&a{k - 1};" * 10}">' for k in range(1, 30))]
+    return f"<!DOCTYPE x [{''.join(lines)}]><annotation>&a29;</annotation>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        bomb(),
+        '<!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/passwd">]><annotation>&f;</annotation>',
+        '<!DOCTYPE x [<!ENTITY % f SYSTEM "http://127.0.0.1:9/x"> %f;]><annotation/>',
+    ],
+    ids=["laughs", "file", "network"],
+)
+def test_xml_with_entities_is_refused(tmp_path, text):
+    (tmp_path / "a.xml").write_text(text)
+    with pytest.raises(DataError, match="malformed XML: Entit"):
+        read_xml(tmp_path / "a.xml")
+
+
+def test_xml_a_million_deep_and_wide(tmp_path):
+    for text in ("<a>" * 10**6, "<a>" * 10**5 + "</a>" * 10**5, f"<annotation {'a' * 10**6}=''/>"):
+        (tmp_path / "a.xml").write_text(text)
+        try:
+            read_xml(tmp_path / "a.xml")
+        except DataError:
+            pass
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """An image beside the folder of images, which no name may reach."""
+    (tmp_path / "images" / "deep").mkdir(parents=True)
+    (tmp_path / "secret.png").write_bytes(picture("PNG"))
+    (tmp_path / "images" / "deep" / "a.png").write_bytes(picture("PNG"))
+    return tmp_path / "images"
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.png", "deep/../../secret.png", "{}/secret.png", "..\\secret.png", "a\0b"]
+)
+def test_a_name_leads_to_no_other_folder(secret, name):
+    name = name.format(secret.parent)
+    with refuses("no image: expected", FileNotFoundError):
+        entries.find_image(secret, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["deep/a.png", "deep\\a.png", "./deep/../deep/a.png", "{}/deep/a.png"]
+)
+def test_a_name_within_the_folder_is_found(secret, name):
+    assert entries.find_image(secret, name.format(secret)).samefile(secret / "deep" / "a.png")
+
+
+def test_a_link_that_somebody_put_into_the_folder_is_followed(secret):
+    # Data sets are often made of links: whoever can write into the folder may say what is in it.
+    (secret / "link.png").symlink_to(secret.parent / "secret.png")
+    assert entries.find_image(secret, "link.png") == secret / "link.png"
+
+
+# ---------------------------------------------------------------- pickles
+
+
+class Payload:
+    """What runs when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def planted(mark):
+    """The payload as a pickle, in torch's old and new format, and in an array of NumPy."""
+    out = [io.BytesIO() for _ in range(4)]
+    pickle.dump(Payload(mark), out[0])
+    torch.save({"spec": Payload(mark)}, out[1])
+    torch.save({"spec": Payload(mark)}, out[2], _use_new_zipfile_serialization=False)
+    np.save(out[3], np.array([Payload(mark)], dtype=object), allow_pickle=True)
+    return [part.getvalue() for part in out]
+
+
+def test_the_payload_works(tmp_path):
+    for data in planted(tmp_path / "mark")[:1]:
+        pickle.loads(data)
+        assert (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("name", fuzzing.MAKERS)
+def test_nothing_is_unpickled(name, tmp_path):
+    mark = tmp_path / "mark"
+    target = fuzzing.MAKERS[name](tmp_path)
+    for data in planted(mark):
+        file = tmp_path / f"planted{target.suffix}"
+        file.write_bytes(data)
+        try:
+            with unchecked():
+                target.read(file)
+        except fuzzing.DOCUMENTED:
+            pass
+        assert not mark.exists()
+
+
+def test_records_that_look_like_commands_stay_text(tmp_path):
+    (tmp_path / "input.jsonl").write_text(json.dumps({"step": "__import__('os')"}) + "\n")
+    with refuses("line 1 is no record of a step"):
+        fuzzing.MAKERS["metrics.jsonl"](tmp_path).read(tmp_path / "input.jsonl")

@@ -1,0 +1,196 @@
+"""The tools that finish the pages: what they leave out, add and draw."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import cards
+import chapter_top
+import citation
+import nbformat
+import page_head
+import pytest
+import slim_pages
+import yaml
+from docutils import nodes
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = sorted(ROOT.glob("book/text/*.md"))
+BASE = "https://ada.github.io/seen-once/"
+
+
+# --- Slim pages -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a page with one picture, 30 × 20 pixels."""
+    (tmp_path / "_images").mkdir()
+    (tmp_path / "book").mkdir()
+    Image.new("RGB", (30, 20)).save(tmp_path / "_images" / "x.png")
+    return tmp_path / "book"
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        '<script defer src="../_static/scripts/fontawesome.js?digest=5"></script>',
+        '<script async="async" src="../_static/sphinx-thebe.js?v=1"></script>',
+        '<script>const THEBE_JS_URL = "https://example.org"; const thebe_selector = ""</script>',
+        '<link rel="stylesheet" type="text/css" href="../_static/sphinx-thebe.css?v=4" />',
+        '<script src="../searchindex.js"></script>',
+    ],
+)
+def test_unused_parts_are_left_out(tag, folder):
+    assert slim_pages.slim(f"<p>a</p>\n{tag}<p>b</p>", folder, searches=False) == "<p>a</p><p>b</p>"
+
+
+def test_page_of_the_search_keeps_what_it_needs(folder):
+    html = '<script src="_static/searchtools.js"></script><script src="searchindex.js"></script>'
+    assert slim_pages.slim(html, folder, searches=True) == html
+
+
+@pytest.mark.parametrize(
+    ("tag", "waits"),
+    [
+        ('<script src="../_static/doctools.js?v=9"></script>', True),
+        ('<script data-x="1" src="../_static/design-tabs.js"></script>', True),
+        ('<script src="../_static/documentation_options.js?v=9"></script>', False),
+        ("<script>DOCUMENTATION_OPTIONS.pagename = 'x';</script>", False),
+        ('<script defer="defer" src="../_static/mathjax/tex-chtml.js"></script>', False),
+    ],
+)
+def test_scripts_wait_unless_another_needs_them(tag, waits, folder):
+    expected = tag.replace("<script ", "<script defer ") if waits else tag
+    assert slim_pages.slim(tag, folder, searches=False) == expected
+
+
+def test_pictures_get_their_size_and_load_when_they_come_near(folder):
+    html = slim_pages.slim('<img alt="its width" src="../_images/x.png" />' * 4, folder, False)
+    assert html.count('width="30" height="20"') == 4
+    assert html.count('loading="lazy"') == 4 - slim_pages.FIRST
+    assert html.endswith('loading="lazy" />')
+
+
+def test_picture_with_a_size_keeps_it(folder):
+    html = '<img alt="x" src="../_images/x.png" style="width: 7px" />'
+    assert slim_pages.slim(html, folder, searches=False) == html
+
+
+def test_slim_page_stays_as_it_is(folder):
+    html = '<img alt="x" src="../_images/x.png" />' * 5 + '<script src="../_static/a.js"></script>'
+    once = slim_pages.slim(html, folder, searches=False)
+    assert slim_pages.slim(once, folder, searches=False) == once
+
+
+def test_stylesheet_keeps_the_icons_that_are_used():
+    used = '.fa-sun:before{content:"\\f185"}.fa-bars:before,.fa-navicon:before{content:"\\f0c9"}'
+    style = f'a{{b:c}}.fa-cat:before{{content:"\\f6be"}}{used}.fa-solid{{d:e}}'
+    kept = slim_pages.without_icons(style, slim_pages.icons('<i class="fa-sun fa-navicon"></i>'))
+    assert kept == f"a{{b:c}}{used}.fa-solid{{d:e}}"
+
+
+# --- The head ---------------------------------------------------------------------------------
+
+
+def test_description_ends_with_a_sentence_or_says_that_it_goes_on():
+    assert page_head.shortened("One two. Three four five.", longest=12) == "One two."
+    assert page_head.shortened("One two three four", longest=12) == "One two …"
+
+
+def test_description_is_the_text_below_the_title():
+    section = nodes.section("", nodes.title("", "T"), nodes.paragraph("", "First."))
+    section += nodes.paragraph("", "With ", nodes.math("", "x^2"))
+    document = nodes.Element("", section)
+    assert page_head.description(document) == "First."
+    assert page_head.description(None) == page_head.ABOUT
+
+
+def test_picture_of_the_card_needs_an_address(tmp_path):
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "x.jpg").touch()
+    local = page_head.tags("T & t", "about", "", "book/x", tmp_path / "cards")
+    assert "og:image" not in local
+    assert 'content="T &amp; t"' in local
+    online = page_head.tags("T", "about", BASE, "book/x", tmp_path / "cards")
+    assert f'<meta property="og:image" content="{BASE}_static/cards/x.jpg" />' in online
+    other = page_head.tags("T", "about", BASE, "book/y", tmp_path / "cards")
+    assert f'content="{BASE}_static/detections.jpg"' in other
+
+
+@pytest.mark.parametrize("repository", ["", "https://github.com/ada/seen-once"])
+def test_mistakes_can_be_reported_where_the_repository_is_known(repository):
+    options = {"repository_url": repository}
+    config = SimpleNamespace(html_baseurl="", html_theme_options=options)
+    app, context = SimpleNamespace(config=config, srcdir=ROOT), {"body": "", "title": "T"}
+    page_head.add_to_page(app, "book/x", "", context, nodes.Element(""))
+    assert ("/issues/new?title=Mistake%20in%20book/x" in context["body"]) == bool(repository)
+
+
+def test_sitemap_is_xml_with_full_addresses():
+    tree = ElementTree.fromstring(page_head.sitemap(BASE, ["book/intro", "book/faq"]).encode())
+    assert [place.text for place in tree.iter() if place.tag.endswith("loc")] == [
+        f"{BASE}book/intro.html",
+        f"{BASE}book/faq.html",
+    ]
+
+
+# --- The top of a chapter ---------------------------------------------------------------------
+
+
+def test_reading_time_counts_prose_and_code():
+    cell = nodes.container("", nodes.literal_block("", "a\n" * 199), classes=["cell_input"])
+    output = nodes.literal_block("", "never counted\n" * 999)
+    document = nodes.Element("", nodes.paragraph("", "word " * 1800), cell, output)
+    assert chapter_top.code_lines(document) == 200
+    assert chapter_top.reading_minutes(document) == 20  # ten for the words, ten for the lines
+
+
+def test_box_gets_the_figure_and_the_time():
+    figure = nodes.figure("", nodes.image(uri="x.png", alt="described"), ids=["fig-x"])
+    link = nodes.reference("", "Fig. 7", refid="fig-x")
+    box = nodes.admonition("", nodes.title("", "You can"), nodes.paragraph("", "", link))
+    box["classes"] = ["goals"]
+    chapter_top.complete(None, nodes.Element("", box, figure), "")
+    assert box[1]["classes"] == ["goals-figure"]
+    assert box[1][0]["uri"] == "x.png"
+    assert box[1][0]["alt"] == "Go to Fig. 7"
+    assert box[-1].astext() == "Reading time: about 5 minutes."
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_chapter_says_what_readers_can_do_and_which_figure_to_remember(path):
+    text = path.read_text(encoding="utf-8")
+    above, found, _ = text.partition("\n## ")
+    box = re.search(r"^:::\{admonition\} After this \w+ you can\n:class: goals\n", above, re.M)
+    assert found
+    assert box, "copy the box below the title from another chapter"
+    assert f"name: {cards.NAMED.search(text)[1]}\n" in text
+
+
+# --- Cards and citation -----------------------------------------------------------------------
+
+
+def test_cards_show_the_figure_that_the_chapter_names():
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_markdown_cell("# T\n\n:class: goals\n{numref}`fig-gone`")]
+    with pytest.raises(ValueError, match="no cell draws the figure 'fig-gone'"):
+        cards.remembered(notebook)
+
+
+@pytest.mark.parametrize("size", [(700, 300), (300, 700), (500, 500)])
+def test_card_has_its_size_and_holds_the_figure(size):
+    card = cards.fitted(Image.new("RGB", size, "black"), cards.CARD)
+    assert card.size == cards.CARD
+    assert card.getpixel((cards.CARD[0] // 2, cards.CARD[1] // 2)) == (0, 0, 0)
+    assert card.getpixel((0, 0)) == (255, 255, 255)
+    assert cards.social(card, "Boxes: how wrong?").size == cards.SOCIAL
+
+
+def test_citation_follows_the_file():
+    facts = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    entry = citation.bibtex(facts, "2026")
+    assert f"version = {{{facts['version']}}}" in entry
+    assert entry.count("{") == entry.count("}")
