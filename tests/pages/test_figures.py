@@ -27,8 +27,9 @@ SSD300 = [name for name, spec in PRESETS.items() if sum(spec.counts) == 8732]
 
 def figure(page, site, name):
     """The figure called `name` on the page that holds all of them, in view and loaded."""
+    page.set_default_timeout(120_000)  # a busy machine is no fault of the page
     if not page.url.startswith(site.url):
-        page.goto(f"{site.url}book/try.html")
+        page.goto(f"{site.url}book/try.html", wait_until="domcontentloaded")
     page.locator(f'[data-try="{name}"]').scroll_into_view_if_needed()
     found = page.locator(f'.try-ready[data-try="{name}"]')
     found.wait_for()
