@@ -63,13 +63,13 @@ AnnotatedSSD.define("iou", async (element) => {
     // The IoU of the same two boxes, `d` pixels apart in this direction.
     const at = (d) => iou(a, b.map((v, k) => v + d * way[k % 2] - shift[k % 2]));
 
-    const [right, down] = shift.map((d) => Number(Math.abs(d).toFixed(1)));
+    const off = shift.map((d) => Number(Math.abs(d).toFixed(1)));
     number.textContent = `IoU ${value.toFixed(2)}`;
     sentence.textContent = `The boxes share ${Math.round(shared)} square pixels of the ` +
       `${Math.round(covered)} that they cover. The answer is off by ` +
-      `${right} px to the ${shift[0] < 0 ? "left" : "right"} and ` +
-      `${down} px ${shift[1] < 0 ? "up" : "down"}. ` +
-      `By SSD's line at one half it counts as ${value >= 0.5 ? "right" : "missed"}.`;
+      `${off[0]} px ${shift[0] < 0 ? "left" : "right"} and ${off[1]} px ` +
+      `${shift[1] < 0 ? "up" : "down"}. By SSD's line at one half it ` +
+      `${value >= 0.5 ? "is right" : "has missed"}.`;
     drawCurve(at, far);
     element.tryState = { object: a, answer: b, iou: value, shared, covered, shift, far, at };
     say(number.textContent);

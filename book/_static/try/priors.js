@@ -17,7 +17,6 @@ AnnotatedSSD.define("priors", async (element) => {
   const heading = make("p", { class: "try-big" });
   const table = make("table");
   const verdict = make("p");
-  const advice = make("span");
   const objects = [movable(on, { name: "A", kind: "truth", box: places[object], change: draw })];
 
   const change = (name) => (value) => { setting[name] = value; draw(); };
@@ -45,7 +44,8 @@ AnnotatedSSD.define("priors", async (element) => {
     make("div", { class: "try-controls" }, published, threshold, rule),
     make("div", { class: "try-columns" }, on.element, make("div", {}, heading, table, verdict)),
     make("p", { class: "try-hint" }, how, "Blue: the priors that learn the box, dashed for B. " +
-      "Thick: a prior that learns it by force, below the threshold. ", advice));
+      "Thick: by force, below the threshold. Shrink the box until nobody is taught but by force; " +
+      "then add a second one and try argmax: who loses?"));
   const say = AnnotatedSSD.announcer(element);
 
   /** The rival: nearly in the same place, so that both want the same prior. */
@@ -92,8 +92,6 @@ AnnotatedSSD.define("priors", async (element) => {
     const told = counts.map((n) => `${n} ${n === 1 ? "prior" : "priors"}`);
     heading.textContent = two ? `A: ${told[0]}, B: ${told[1]}` : told[0];
     verdict.textContent = two ? quarrel(found, counts) : alone(counts[0], best[0]);
-    advice.textContent = two ? "Shrink both boxes, and try argmax: who loses?"
-      : "Shrink the box until nobody is taught but by force.";
     element.tryState = { ...setting, boxes, matches: found.matches, perMap, counts, best };
     say(`${heading.textContent}. ${verdict.textContent}`);
   }
