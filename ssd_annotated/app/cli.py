@@ -347,16 +347,18 @@ def train(
 ) -> None:
     """Train a detector on DATA (without SET: its set "train"; for --val, the set "val").
 
-    OUT receives last.pt, previous.pt (a checkpoint earlier), best.pt (the best mAP on --val) and
-    metrics.jsonl. SIGTERM (exit status 0) and Ctrl-C (130) save the run and stop it; the same
-    command with --resume continues it. For several GPUs: torchrun --nproc-per-node=N -m
-    ssd_annotated train ...
+    OUT receives last.pt, previous.pt (a checkpoint earlier), best.pt (the best mAP on --val),
+    metrics.jsonl and, at the end, worst.png. With a FILE for --weights, classes of the same name
+    keep what was learned, and the learning rate is a tenth. SIGTERM (exit status 0) and Ctrl-C
+    (130) save the run and stop it; the same command with --resume continues it. For several GPUs:
+    torchrun --nproc-per-node=N -m ssd_annotated train ...
 
     \b
       ssd-annotated train VOC2007:trainval VOC2012:trainval --val VOC2007:test --out run
       ssd-annotated train photographs --val photographs --out run --model tiny --settings quick
       ssd-annotated train labelled:0.9 --val labelled:-0.1 --out run
-      ssd-annotated train photographs --out run2 --weights run/best.pt --lr 1e-4 --steps 10000
+      ssd-annotated train labelled --val-fraction 0.1 --out run --model tiny --settings small
+      ssd-annotated train photographs --out run2 --weights run/best.pt --steps 10000
     """
     import torch
 

@@ -18,7 +18,7 @@ from ssd_annotated.training.train import Trainer
 
 MARGIN = 0.05  # how far below a rung the loss must be to have passed it
 WINDOW = 100  # steps to average over
-FOUND = 0.1  # an mAP that nobody reaches without looking
+FOUND = 0.1  # an mAP that is out of reach without looking
 PATIENCE = 400  # steps after which a network should have begun to look
 
 ADVICE = (
