@@ -145,6 +145,10 @@ def test_a_wrong_command_exits_with_2_and_points_to_the_help(arguments):
         (ImportError("pip install 'ssd-annotated[onnx]'"), "pip install"),
         (FloatingPointError("the loss is no longer finite"), "the loss is no longer finite"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "CUDA out of memory"),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal"),
+            "DataLoader worker (pid 7)",
+        ),
     ],
 )
 def test_what_users_can_mend_is_a_message_and_exits_with_1(monkeypatch, tmp_path, error, message):

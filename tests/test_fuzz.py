@@ -4,7 +4,9 @@ import io
 import json
 import pickle
 import struct
+import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import fuzzing
@@ -27,10 +29,11 @@ fuzzing.quiet()
 
 @pytest.mark.parametrize("name", fuzzing.MAKERS)
 def test_readers_raise_nothing_but_documented_errors(name, tmp_path, capfd):
+    count = 10 if name == "checkpoints" else 30  # which take the longest
     with unchecked():
-        found = fuzzing.attack(name, tmp_path, seed=0, count=30)
+        found = fuzzing.attack(name, tmp_path, seed=0, count=count)
     capfd.readouterr()  # image libraries write to stderr by themselves
-    assert (found.inputs, found.bugs) == (30, [])
+    assert (found.inputs, found.bugs) == (count, [])
 
 
 def test_an_undocumented_error_is_found(tmp_path, monkeypatch):
@@ -67,16 +70,18 @@ def picture(kind, **options):
 @pytest.mark.parametrize("kind", KINDS)
 def test_images_cut_at_every_tenth_byte(kind, tmp_path, capfd):
     data, file = picture(kind), tmp_path / f"cut.{kind.lower()}"
-    accepted = []
+    accepted, refusals = [], []
     for length in range(0, len(data), 10):
         file.write_bytes(data[:length])
         try:
             accepted.append((length, read_image(file)))
         except ValueError as error:
-            assert str(error).startswith(f"{file}: corrupt image: ")
+            refusals.append(str(error))
     capfd.readouterr()
     file.write_bytes(data)
     whole = read_image(file)
+    assert all(message.startswith(f"{file}: corrupt image: ") for message in refusals)
+    assert len(refusals) > len(accepted)
     for length, image in accepted:  # cut behind the pixels: what is missing is no picture
         assert length > len(data) / 2
         assert np.array_equal(image, whole)
@@ -146,13 +151,17 @@ def test_xml_with_entities_is_refused(tmp_path, text):
         read_xml(tmp_path / "a.xml")
 
 
-def test_xml_a_million_deep_and_wide(tmp_path):
-    for text in ("<a>" * 10**6, "<a>" * 10**5 + "</a>" * 10**5, f"<annotation {'a' * 10**6}=''/>"):
-        (tmp_path / "a.xml").write_text(text)
-        try:
-            read_xml(tmp_path / "a.xml")
-        except DataError:
-            pass
+@pytest.mark.parametrize(
+    "text",
+    ["<a>" * 10**5, "<a>" * 10**5 + "</a>" * 10**5, f"<annotation {'a' * 10**6}=''/>"],
+    ids=["never closed", "deep", "wide"],
+)
+def test_xml_without_end(tmp_path, text):
+    (tmp_path / "a.xml").write_text(text)
+    started = time.process_time()
+    with suppress(DataError):
+        read_xml(tmp_path / "a.xml")
+    assert time.process_time() - started < fuzzing.SECONDS
 
 
 @pytest.fixture
@@ -222,11 +231,8 @@ def test_nothing_is_unpickled(name, tmp_path):
     for data in planted(mark):
         file = tmp_path / f"planted{target.suffix}"
         file.write_bytes(data)
-        try:
-            with unchecked():
-                target.read(file)
-        except fuzzing.DOCUMENTED:
-            pass
+        with unchecked(), suppress(*fuzzing.DOCUMENTED):
+            target.read(file)
         assert not mark.exists()
 
 

@@ -1,6 +1,7 @@
 """The network: its shapes, the order of its rows, and its way to disk and back."""
 
-from dataclasses import replace
+import zipfile
+from dataclasses import asdict, replace
 from functools import cache
 from itertools import pairwise
 
@@ -12,7 +13,14 @@ from torch import nn
 from torch.nn.functional import conv2d
 from torchvision.models.detection.ssd import SSDClassificationHead, SSDRegressionHead
 
-from ssd_annotated.checkpoint import load_model, pretrained, save_model
+from ssd_annotated.checkpoint import (
+    describe,
+    load_model,
+    plain,
+    pretrained,
+    save_model,
+    write_whole,
+)
 from ssd_annotated.data.graffiti import CLASS_NAMES, GraffitiDigits
 from ssd_annotated.model import (
     ARCHITECTURES,
@@ -360,6 +368,36 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     path.write_text("dear diary,\n" * 100)
     with refuses("notes.txt is damaged, or was not written by save_model"):
         load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("recipe", {"image_size": 10**6}, r"number of priors must lie in \[1, 10000000\]"),
+        ("spec", {"widths": (10**5,) * 6}, r"number of weights must lie in \[0, \d+\]"),
+        ("state_dict", {"trunk.0.0.weight": "x"}, "numel"),
+    ],
+)
+def test_a_file_that_asks_for_more_than_it_holds(tmp_path, part, change, message):
+    content = describe(small())
+    content[part] = {**content[part], **change}
+    if part == "recipe":
+        content["spec"]["priors"] = plain(asdict(tiny_priors(10**6)))
+    write_whole(content, tmp_path / "model.pt")
+    with refuses(f"model.pt: .*{message}"):
+        load_model(tmp_path / "model.pt")
+
+
+def test_an_archive_that_would_unpack_to_more_is_refused(tmp_path):
+    save_model(small(), tmp_path / "model.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "model.pt") as old,
+        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for part in old.infolist():
+            new.writestr(part.filename, old.read(part) + bytes(10**6))
+    with refuses("packed.pt is damaged"):
+        load_model(tmp_path / "packed.pt")
 
 
 def test_a_pickled_model_is_refused(tmp_path):

@@ -93,6 +93,8 @@ def _lock(file: TextIO, folder: Path) -> None:
     except (BlockingIOError, PermissionError) as error:
         file.close()
         raise FileExistsError(f"{folder}: another run is writing there") from error
+    except OSError:  # some network file systems have no locks
+        pass
 
 
 def _summary_writer(folder: Path, start: int) -> object:
