@@ -160,6 +160,27 @@ def test_a_broken_download_is_an_error_and_leaves_nothing(server, tmp_path, spoi
     works(tmp_path / "data")
 
 
+@pytest.mark.parametrize(
+    ("name", "link"),
+    [("../../../evil.txt", None), ("VOCdevkit/evil", "/etc"), ("VOCdevkit/evil", "../../..")],
+)
+def test_an_archive_that_reaches_out_of_its_folder_is_refused(
+    server, tmp_path, monkeypatch, name, link
+):
+    # Its checksum is right, as if the server and the list of checksums were both another's.
+    packed, member = io.BytesIO(), tarfile.TarInfo(name)
+    member.type, member.linkname = (tarfile.SYMTYPE, link) if link else (tarfile.REGTYPE, "")
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.addfile(member)
+    server.files[NAME] = packed.getvalue()
+    md5 = hashlib.md5(packed.getvalue()).hexdigest()
+    monkeypatch.setitem(DATASET_YEAR_DICT, "2007", DATASET_YEAR_DICT["2007"] | {"md5": md5})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OSError, match=r"cannot download .*outside the destination"):
+        download_voc(tmp_path / "data")
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "data"])
+
+
 def test_the_address_is_that_of_the_set(server, tmp_path):
     server.files.clear()
     with pytest.raises(OSError, match=f"{server.address}/VOCtest_06-Nov-2007.tar: HTTP Error 404"):

@@ -103,7 +103,7 @@ def test_version_is_said_alike_everywhere():
     assert ssd_annotated.__version__ == citation["version"] == PROJECT["version"]
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "RELIABILITY.md"])
 def test_every_command_that_is_documented_is_a_target(name):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
@@ -115,7 +115,15 @@ def test_every_command_that_is_documented_is_a_target(name):
     assert used <= targets
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_every_test_that_holds_a_promise_exists():
+    text = (ROOT / "RELIABILITY.md").read_text(encoding="utf-8")
+    named = re.findall(r"(tests/\w+\.py)::(\w+)", text)
+    assert len(named) > 10
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), test
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
 def test_links_to_files_lead_somewhere(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#:]+)\)", text) + re.findall(r'src="([^":]+)"', text)

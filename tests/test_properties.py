@@ -22,9 +22,10 @@ from ssd_annotated.data.warp import Distortion, apply
 from ssd_annotated.model import Recipe, tiny_ssd
 
 WIDTH, HEIGHT = 40, 30
-# Names as people give them: blanks inside, quotes, angle brackets, other alphabets.
+# Names as people give them: quotes, angle brackets, other alphabets; no sign that stands for
+# what could not be decoded.
 names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8).filter(
-    lambda name: name.strip() and name != "background"
+    lambda name: name.strip() and name != "background" and "\ufffd" not in name
 )
 
 
@@ -37,7 +38,8 @@ def pixel_boxes(draw, least=1):
     return left, top, right, bottom
 
 
-objects = st.lists(st.tuples(names, pixel_boxes(), st.booleans()), min_size=1, max_size=5)
+# A box of one pixel, which VOC writes with xmin = xmax, is refused as a click.
+objects = st.lists(st.tuples(names, pixel_boxes(2), st.booleans()), min_size=1, max_size=5)
 
 
 def fractions(things):
@@ -103,9 +105,8 @@ def test_a_drawn_mark_stays_in_its_box(seed, box, preset):
     if len(moved["boxes"]) == 0:  # its centre was cut off
         return
     rows, columns = np.nonzero(result[..., 0] > 127)
-    side = plan.geometry.side if hasattr(plan.geometry, "side") else 100
     seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    assert seen == pytest.approx((moved["boxes"][0] * side).tolist(), abs=1.51)
+    assert seen == pytest.approx((moved["boxes"][0] * 100).tolist(), abs=1.51)
 
 
 @few(10)
