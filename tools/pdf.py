@@ -28,6 +28,7 @@ MARGIN = dict.fromkeys(("top", "bottom", "left", "right"), "18mm")
 READY = """async () => {
     for (const image of document.images) image.loading = "eager";
     await window.MathJax?.startup?.promise;
+    await window.MathJax?.startup?.document.lazyTypesetAll?.();
     await Promise.all([...document.images].map(image => image.decode().catch(() => {})));
 }"""
 STYLE = """<style>

@@ -125,14 +125,22 @@ def browser():
 
 @pytest.fixture(scope="session")
 def axe() -> Callable[..., str]:
-    """``axe(page)``: what keeps people from reading it, in words; empty if there is nothing."""
+    """``axe(page)``: what keeps people from reading it, in words; empty if there is nothing.
+
+    It looks at every element but those that match ``exclude``, a selector.
+    """
     try:
         from axe_playwright_python.sync_playwright import Axe
     except ImportError:
         unavailable("axe is not installed: pip install -e '.[pages]'")
     # Otherwise axe fetches what stylesheets import, and looks for it beside the page.
     options = {"resultTypes": ["violations"], "preload": False}
-    return lambda page: told(Axe().run(page, options=options).response["violations"])
+
+    def check(page, exclude: str = "") -> str:
+        context = {"exclude": [[exclude]]} if exclude else None
+        return told(Axe().run(page, context, options).response["violations"])
+
+    return check
 
 
 def told(findings: list[dict]) -> str:
