@@ -215,10 +215,7 @@ def assign_positives(
     counts = np.bincount(rows // len(priors), minlength=len(targets)).tolist()
     rows, objects = (torch.from_numpy(x).to(priors.device) for x in (rows, objects))
     labels = torch.cat([target["labels"] for target in targets]).long()
-    learnt = torch.cat(boxes)[objects]
-    sides = learnt[:, 2:] - learnt[:, :2]  # "argmax" may match a box without any
-    check_positive("width and height of a matched box", *sides.flatten().tolist())
-    offsets = encode(learnt, priors[rows % len(priors)], variances)
+    offsets = encode(torch.cat(boxes)[objects], priors[rows % len(priors)], variances)
     return Positives(counts, rows, labels[objects], offsets)
 
 

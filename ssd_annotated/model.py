@@ -134,8 +134,7 @@ class SSD(nn.Module):
         sides = [tuple(m.shape[2:]) for m in maps]
         expected = self.spec.priors.grids[: len(maps)]
         if sides != expected:
-            height, width = images.shape[2:]
-            side = self.recipe.image_size
+            height, width, side = *images.shape[2:], self.recipe.image_size
             raise ValueError(
                 f"images of {height} x {width} pixels give feature maps of {sides} cells, but the "
                 f"priors are made for {side} x {side} pixels and {expected} cells"

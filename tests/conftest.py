@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 
 import torch
-from examples import USUAL
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+from examples import USUAL
 
 # Before anything imports the package: every call then checks the shapes its signature promises.
 # (The "tower" lets an int stand for a float, as Python does.)

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import plain_targets as plain
 import pytest
 import torch
-from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refuses
@@ -14,6 +13,7 @@ from torch.nn.functional import cross_entropy, smooth_l1_loss
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSD
 
+from examples import few
 from ssd_annotated.boxes import cxcywh_to_xyxy
 from ssd_annotated.loss import (
     MultiBoxLoss,

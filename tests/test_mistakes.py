@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 from worlds import EMPTY, NOTHING, found, place, truth, worlds
 
+from examples import few
 from ssd_annotated.boxes import pairwise_iou
 from ssd_annotated.evaluation.mistakes import KINDS, Mistake, find_mistakes, mistakes_table
 from ssd_annotated.evaluation.voc import evaluate

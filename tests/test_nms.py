@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import plain
 import pytest
 import torch
-from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refuses
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSD
 
+from examples import few
 from ssd_annotated import nms
 from ssd_annotated.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssd_annotated.coding import decode

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 from voc_files import object_xml, write
 
+from examples import few
 from ssd_annotated.checkpoint import load_model, save_model
 from ssd_annotated.data.augment import AUGMENTATIONS, sample
 from ssd_annotated.data.coco import COCOFolder

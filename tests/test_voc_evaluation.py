@@ -6,11 +6,11 @@ import numpy as np
 import plain
 import pytest
 import torch
-from examples import few
 from hypothesis import given
 from hypothesis import strategies as st
 from worlds import EMPTY, NOTHING, found, place, random_world, truth, worlds
 
+from examples import few
 from ssd_annotated.boxes import pairwise_iou
 from ssd_annotated.evaluation import voc
 from ssd_annotated.evaluation.voc import (

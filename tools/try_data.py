@@ -33,8 +33,7 @@ LOWEST = 0.01  # scores up to this are left out, as in the paper
 
 def data_uri(image: np.ndarray, quality: int = 82) -> str:
     """A photograph, RGB, as a JPEG inside an address."""
-    fine, jpeg = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert fine
+    _, jpeg = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     return f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
 
 
