@@ -136,7 +136,7 @@ AnnotatedSSD.define("detector", async (element) => {
 
   /** The next digit, in the next corner and in the chosen paint. */
   function spray() {
-    const high = 0.35 + 0.1 * Math.random(), wide = 0.75 * high;
+    const high = 0.32 + 0.04 * Math.random(), wide = 0.75 * high;
     const [left, top] = [wide, high].map((size, axis) => (sprayed >> axis & 1 ? 0.9 - size : 0.1));
     const lines = digits[(7 + 3 * sprayed) % 10].map((line) => stroke(line.map(([x, y]) => [left + wide * x, top + high * y])));
     sprayed += 1;
