@@ -346,8 +346,9 @@ def train(
 
     OUT receives last.pt, best.pt (the best mAP on --val), metrics.jsonl and, at the end, worst.png.
     With a FILE for --weights, classes of the same name keep what was learned, and the learning
-    rate is a tenth. SIGTERM (exit status 0) and Ctrl-C (130) save the run and stop it; the same command with --resume continues it. For
-    several GPUs: torchrun --nproc-per-node=N -m ssd_annotated train ...
+    rate is a tenth. SIGTERM (exit status 0) and Ctrl-C (130) save the run and stop it; the same
+    command with --resume continues it. For several GPUs: torchrun --nproc-per-node=N -m
+    ssd_annotated train ...
 
     \b
       ssd-annotated train VOC2007:trainval VOC2012:trainval --val VOC2007:test --out run
