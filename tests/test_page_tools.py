@@ -108,6 +108,10 @@ def test_description_is_the_text_below_the_title():
     assert page_head.description(None) == page_head.ABOUT
 
 
+def test_title_loses_its_tags():
+    assert page_head.plain_text("<em>Boxes</em> &amp; IoU") == "Boxes & IoU"
+
+
 def test_picture_of_the_card_needs_an_address(tmp_path):
     (tmp_path / "cards").mkdir()
     (tmp_path / "cards" / "x.jpg").touch()

@@ -7,7 +7,8 @@ repository is known (``repository.url``), each page ends with a link to report a
 
 from __future__ import annotations
 
-from html import escape
+import re
+from html import escape, unescape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -40,6 +41,11 @@ def description(doctree: nodes.document | None) -> str:
     children = section.children if section else []
     plain = [c.astext() for c in children if isinstance(c, nodes.paragraph) and not has_math(c)]
     return shortened(" ".join(plain)) if plain else ABOUT
+
+
+def plain_text(html: str) -> str:
+    """A title without its tags; what was escaped in it is not escaped twice."""
+    return unescape(re.sub(r"<[^>]+>", "", html))
 
 
 def has_math(node: nodes.Node) -> bool:
@@ -77,7 +83,7 @@ def report_link(repository: str, page: str) -> str:
 
 def add_to_page(app, page: str, _template: str, context: dict, doctree) -> None:
     """Write the tags into the page's head and the link at its end."""
-    title = nodes.unescape(context.get("title") or SITE)
+    title = plain_text(context.get("title") or SITE)
     cards = Path(app.srcdir) / "book" / "_static" / "cards"
     head = tags(title, description(doctree), app.config.html_baseurl, page, cards)
     context["metatags"] = f"{context.get('metatags', '')}\n{head}"

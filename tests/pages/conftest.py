@@ -21,6 +21,7 @@ BUILT = ROOT / "_build" / "html"
 PREFIX = "/annotated-ssd/"
 #: What the pages are made of; the tools that make them are left out.
 SOURCES = ("book/*.md", "book/*.ipynb", "book/_static/**/*", "_config.yml", "_toc.yml")
+PATIENCE = 120_000  # milliseconds, for a machine that does much else
 #: Of axe's grades; it also knows "moderate" and "minor".
 GRAVE = {"serious", "critical"}
 
@@ -168,6 +169,7 @@ def context_options() -> dict:
 def page(site: Site, browser, problems: Problems, context_options: dict):
     """A page that fails the test on errors in the console, failed requests and other hosts."""
     context = browser.new_context(**context_options)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     watch(page, site, problems)
     yield page
