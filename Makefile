@@ -16,6 +16,9 @@ export MALLOC_MMAP_THRESHOLD_ := 4000000000
 export OMP_WAIT_POLICY := passive
 # Notebooks that run side by side: most of them keep one core busy.
 JOBS ?= 2
+# The chapters that train come first, so that none is left alone at the end while a core idles.
+LONGEST := $(foreach n,18 10 00 17 15 06,$(wildcard book/$(n)-*.ipynb))
+CHAPTERS := $(LONGEST) $(filter-out $(LONGEST),$(wildcard book/*.ipynb))
 # One chapter for sync and execute, for example CHAPTER=05-matching; by default all.
 CHAPTER ?=
 # So many mutants of each module, drawn at random; by default all.
@@ -64,7 +67,7 @@ format: setup  ## let ruff fix what it can
 test: setup  ## pytest on the package, then nbval on every notebook, strict
 	$(BIN)/pytest tests
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 -n $(JOBS) \
-	  --dist loadfile --no-loadscope-reorder $(wildcard book/*.ipynb)
+	  --dist loadfile --no-loadscope-reorder $(CHAPTERS)
 
 test-pages: setup  ## the built pages in the system's Chromium; after `make book`
 	$(BIN)/pytest tests/pages -n $(JOBS) --dist worksteal
