@@ -151,13 +151,7 @@ def reduce_vgg16(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_imagenet(trunk: VGGTrunk) -> None:
-    """Load torchvision's ImageNet weights of VGG-16, downloaded once, into a trunk.
-
-    Raises
-    ------
-    OSError
-        If the download fails or the file is damaged; the message says what to do.
-    """
+    """Load torchvision's ImageNet weights of VGG-16, downloaded once, into a trunk."""
     from torchvision.models import VGG16_Weights  # torchvision takes seconds to import
 
     state_dict = pretrained_state(VGG16_Weights.IMAGENET1K_V1)

@@ -728,7 +728,7 @@ def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--image-size", 256], "ssd300_vgg16 takes images of at least 268 pixels, not 256"),
+        (["--image-size", 256], "ssd300_vgg16 needs at least 268 pixels a side, not 256"),
         (["--model", "ssdlite320", "--image-size", 8], "must be at least 32, not 8"),
         (["--widths", 1, 2, 3, 4, 5, 6, "--weights", "none"], "--widths are for --model tiny"),
         (["--model", "tiny", "--weights", "imagenet"], "imagenet is for --model ssd300"),

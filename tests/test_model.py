@@ -720,7 +720,7 @@ def all_maps(model, images):
 @pytest.mark.parametrize("make", [ssd300_vgg16, ssd512_vgg16])
 @pytest.mark.parametrize("image_size", [32, 256, 267])
 def test_a_size_that_leaves_no_cell_is_refused(make, image_size):
-    with refuses(f"{make.__name__} takes images of at least 268 pixels, not {image_size}"):
+    with refuses(f"{make.__name__} needs at least 268 pixels a side, not {image_size}"):
         make(2, image_size=image_size)
 
 
