@@ -18,7 +18,7 @@ from ssd_annotated.training.train import Trainer
 
 MARGIN = 0.05  # how far below a rung the loss must be to have passed it
 WINDOW = 100  # steps to average over
-FOUND = 0.1  # an mAP that is out of reach without looking
+FOUND = 0.2  # an mAP that is out of reach without looking
 PATIENCE = 400  # steps after which a network should have begun to look
 
 ADVICE = (
@@ -113,7 +113,7 @@ class Ladder:
             return None
         self._stand()
         if self._stays(done) and not finds(best):
-            self._warned = True
+            self._warned, self._passed = True, self.standing.passed
             return f"warning: after {done} steps, {self.standing}. Try: {ADVICE}"
         if self.standing.passed <= self._passed:
             return None
