@@ -335,9 +335,7 @@ def _vgg_maps(architecture: str, image_size: int) -> tuple[int, ...]:
 
     least = next(pixels for pixels in count(image_size) if min(cells(pixels)) > 0)
     if least > image_size:
-        raise ValueError(
-            f"{architecture} takes images of at least {least} pixels, not {image_size}"
-        )
+        raise ValueError(f"{architecture} needs at least {least} pixels a side, not {image_size}")
     return cells(image_size)
 
 
