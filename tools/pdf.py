@@ -174,6 +174,7 @@ def join(parts: list[Part], starts: list[int], stamps: PdfReader) -> PdfWriter:
     for number, (part, found) in enumerate(notes):
         if number:
             writer.pages[number].merge_page(stamps.pages[number - 1])
+            writer.pages[number].compress_content_streams()
         for note in found:
             rectangle = tuple(map(float, note["/Rect"]))
             writer.add_annotation(number, Link(rect=rectangle, **target(note, part, first)))
