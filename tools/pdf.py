@@ -149,9 +149,12 @@ def add_outline(writer: PdfWriter, part: Part, start: int, above: object) -> Non
                 add(item, last)
             else:
                 number, fit = place(item, part.pdf, start)
-                last = writer.add_outline_item(said_once(item.title), number, parent, fit=fit)
+                title = said_once(item.title)
+                last = writer.add_outline_item(
+                    title=title, page_number=number, parent=parent, fit=fit
+                )
 
-    own = writer.add_outline_item(part.title, start, above)
+    own = writer.add_outline_item(title=part.title, page_number=start, parent=above)
     headings = [item for item in part.pdf.outline if isinstance(item, list)]
     for items in headings:  # those below the title
         add(items, own)
@@ -166,11 +169,12 @@ def join(parts: list[Part], starts: list[int], stamps: PdfReader) -> PdfWriter:
     for part, start in zip(parts, starts):
         writer.append(part.pdf, import_outline=False)
         if part.caption not in captions:
-            captions[part.caption] = writer.add_outline_item(part.caption, start)
+            captions[part.caption] = writer.add_outline_item(title=part.caption, page_number=start)
         add_outline(writer, part, start, captions[part.caption])
     for number, (part, found) in enumerate(notes):
         if number:
             writer.pages[number].merge_page(stamps.pages[number - 1])
+            writer.pages[number].compress_content_streams()
         for note in found:
             rectangle = tuple(map(float, note["/Rect"]))
             writer.add_annotation(number, Link(rect=rectangle, **target(note, part, first)))
