@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ssd_annotated.model import SSD, ModelSpec, Recipe, build, check_architecture
 from ssd_annotated.priors import PriorSpec
 from ssd_annotated.support.checks import check_within
-from ssd_annotated.support.files import check_archive, whole
+from ssd_annotated.support.files import check_archive, system_errors, whole
 
 
 def save_model(model: SSD, path: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -54,7 +54,7 @@ def write_whole(content: dict[str, object], path: str | Path) -> None:
 
     It is written under another name, flushed to the disk, and then renamed in one step.
     """
-    with whole(path) as partial, open(partial, "wb") as file:
+    with whole(path) as partial, open(partial, "wb") as file, system_errors():
         torch.save(content, file)
         file.flush()
         os.fsync(file.fileno())
