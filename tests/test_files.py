@@ -1,8 +1,12 @@
 """Files: complete or absent."""
 
+import io
+
+import pytest
+import torch
 from refusals import refuses
 
-from ssd_annotated.support.files import whole
+from ssd_annotated.support.files import system_errors, whole
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):
@@ -20,3 +24,16 @@ def test_a_file_is_whole_or_not_there(tmp_path):
         raise OSError("disk full")
     assert path.read_text() == "first"
     assert [file.name for file in path.parent.iterdir()] == ["a.json"]
+
+
+def test_a_full_disk_is_not_hidden_by_torch():
+    class Full(io.BytesIO):
+        def write(self, data):
+            if self.tell() + len(data) > 10_000:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+    with pytest.raises(OSError, match="No space left"), system_errors():
+        torch.save({"weights": torch.zeros(10_000)}, Full())
+    with pytest.raises(RuntimeError, match="a bug"), system_errors():
+        raise RuntimeError("a bug")

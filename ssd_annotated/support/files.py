@@ -25,6 +25,17 @@ def whole(path: str | Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def system_errors() -> Iterator[None]:
+    """Raise the system's error, of a full disk for example, where torch hides it behind its own."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
 def check_archive(file: BinaryIO) -> None:
     """Refuse a zip archive, not compressed, of which a bit is not as it was written; then rewind.
 

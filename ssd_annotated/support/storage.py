@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssd_annotated.support.files import check_archive, whole
+from ssd_annotated.support.files import check_archive, system_errors, whole
 
 
 def write_whole(content: dict[str, object], path: str | Path) -> None:
@@ -14,7 +14,7 @@ def write_whole(content: dict[str, object], path: str | Path) -> None:
 
     It is written under another name, flushed to the disk, and then renamed in one step.
     """
-    with whole(path) as partial, open(partial, "wb") as file:
+    with whole(path) as partial, open(partial, "wb") as file, system_errors():
         torch.save(content, file)
         file.flush()
         os.fsync(file.fileno())

@@ -45,9 +45,10 @@ def train(folder, **options):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    started = time.monotonic()
-    assert Child(train, folder).end().result.steps == STEPS
+    for _ in range(2):  # the first also starts the server that children come from
+        folder = tmp_path_factory.mktemp("whole")
+        started = time.monotonic()
+        assert Child(train, folder).end().result.steps == STEPS
     return folder, time.monotonic() - started
 
 
@@ -65,7 +66,8 @@ def test_killed_a_hundred_times_it_ends_with_the_same_bits(whole, tmp_path):
                 assert child.end().result.steps == STEPS
                 break
             os.kill(child.process.pid, signal.SIGKILL)
-            assert child.end().status == -signal.SIGKILL
+            if child.end().status == 0:  # it was just done
+                break
             kills += 1
             half += any(folder.glob("*.partial*")) or (folder / "next.pt").exists()
             at_once += not (folder / "last.pt").exists()
