@@ -105,8 +105,7 @@ class MultiBoxLoss(nn.Module):
         self.threshold, self.method, self.variances = threshold, method, variances
         self.negatives_per_positive = negatives_per_positive
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
-        self.localization, self.confidence = localization, confidence
-        self.normalize = normalize
+        self.localization, self.confidence, self.normalize = localization, confidence, normalize
 
     def forward(
         self,

@@ -10,7 +10,7 @@ import pytest
 SOURCE = '''\
 """A module."""
 LIMIT = 3
-def check(x: float = 1) -> None:
+def check(x: float = 2) -> None:
     """Not 2."""
     if not x < LIMIT:
         raise ValueError(f"{x}")
@@ -20,7 +20,7 @@ def times(x, by=2):
 '''
 CHANGES = {
     "LIMIT = 3  =>  LIMIT = 4",
-    "def check(x: float=1) -> None:  =>  def check(x: float=2) -> None:",
+    "def check(x: float=2) -> None:  =>  def check(x: float=3) -> None:",
     "if not x < LIMIT:  =>  if x < LIMIT:",
     "if not x < LIMIT:  =>  if not x <= LIMIT:",
     "if not x < LIMIT:  =>  if not x >= LIMIT:",

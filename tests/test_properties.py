@@ -120,12 +120,12 @@ def test_a_checkpoint_is_the_model(width, kinds, threshold, seed):
     torch.manual_seed(seed)
     model = tiny_ssd(
         len(kinds) + 1,
-        image_size=32,
+        image_size=64,
         widths=(width,) * 6,
         class_names=("background", *kinds),
     ).eval()
     model.recipe = replace(model.recipe, score_threshold=threshold)
-    images = torch.rand(1, 3, 32, 32)
+    images = torch.rand(1, 3, 64, 64)
     with TemporaryDirectory() as folder, torch.no_grad():
         save_model(model, Path(folder, "model.pt"))
         again = load_model(Path(folder, "model.pt"))

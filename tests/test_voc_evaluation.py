@@ -464,6 +464,12 @@ def test_a_table_needs_a_name_for_each_class():
         evaluation_table(evaluate([NOTHING], [EMPTY], 3), ("background", "cat"))
 
 
+def test_a_score_of_zero_is_not_taken_for_the_fault_of_another_image():
+    fine = found(place(0), [0.0])
+    with pytest.raises(ValueError, match=r"detections\[1\]: label 3 is outside 1..2"):
+        evaluate([fine, found(place(0), [0.5], [3])], [EMPTY, EMPTY], 3)
+
+
 # ---------------------------------------------------------------- cost
 
 

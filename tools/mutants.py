@@ -78,8 +78,9 @@ OPERATORS = {
     ast.Or: ast.And,
 }
 PAIRS = (("min", "max"), ("minimum", "maximum"), ("amin", "amax"), ("any", "all"))
-PAIRS += (("ceil", "floor"), ("argmin", "argmax"), ("cummax", "cummin"), ("low", "high"))
+PAIRS += (("argmin", "argmax"), ("cummax", "cummin"), ("low", "high"))
 NAMES = dict(PAIRS) | {b: a for a, b in PAIRS}
+METHODS = NAMES | {"ceil": "floor", "floor": "ceil"}
 
 
 class Mutant(NamedTuple):
@@ -141,8 +142,8 @@ def _variants(node: ast.AST) -> Iterator[tuple[str, object]]:
             yield "value", value + 1
         case ast.Name(id=name) if name in NAMES:
             yield "id", NAMES[name]
-        case ast.Attribute(attr=name) if name in NAMES:
-            yield "attr", NAMES[name]
+        case ast.Attribute(attr=name) if name in METHODS:
+            yield "attr", METHODS[name]
         case ast.keyword(arg=name) if name in NAMES:
             yield "arg", NAMES[name]
         case ast.If(test=test) | ast.IfExp(test=test):
