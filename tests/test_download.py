@@ -176,7 +176,7 @@ def test_an_archive_that_reaches_out_of_its_folder_is_refused(
     md5 = hashlib.md5(packed.getvalue()).hexdigest()
     monkeypatch.setitem(DATASET_YEAR_DICT, "2007", DATASET_YEAR_DICT["2007"] | {"md5": md5})
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(OSError, match=r"cannot download .*outside the destination"):
+    with pytest.raises(OSError, match=r"cannot download .*(outside the destination|absolute path)"):
         download_voc(tmp_path / "data")
     assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "data"])
 

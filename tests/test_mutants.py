@@ -67,7 +67,7 @@ def test_a_planted_fault_is_seen_by_whoever_imported_the_function(tmp_path, monk
 
 def test_the_list_of_exceptions_names_mutants_that_exist_and_says_why():
     entries = tomllib.loads(mutants.EQUIVALENT.read_text("utf-8"))["equivalent"]
-    for module in mutants.TESTS:
+    for module in {entry["mutant"].partition(":")[0] for entry in entries}:
         source = (mutants.PACKAGE / f"{module}.py").read_text("utf-8")
         names = {mutants.name_of(module, mutant) for mutant in mutants.mutants(source)}
         listed = [entry for entry in entries if entry["mutant"].startswith(f"{module}:")]
