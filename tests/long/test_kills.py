@@ -52,6 +52,14 @@ def whole(tmp_path_factory):
     return folder, time.monotonic() - started
 
 
+def wait_for_records(folder, child):
+    """Until a run has written another record, or has ended."""
+    file = folder / "metrics.jsonl"
+    size = file.stat().st_size if file.exists() else 0
+    while child.process.is_alive() and not (file.exists() and file.stat().st_size > size):
+        time.sleep(0.005)
+
+
 def test_killed_a_hundred_times_it_ends_with_the_same_bits(whole, tmp_path):
     uninterrupted, seconds = whole
     rng = np.random.default_rng(0)
@@ -61,6 +69,8 @@ def test_killed_a_hundred_times_it_ends_with_the_same_bits(whole, tmp_path):
         runs, done = runs + 1, False
         while not done:
             child = Child(train, folder)
+            if rng.random() < 0.7:  # not while it starts, but at work
+                wait_for_records(folder, child)
             child.process.join(float(rng.uniform(0, 0.6 * seconds)) if kills < KILLS else None)
             if done := not child.process.is_alive():
                 assert child.end().result.steps == STEPS
