@@ -222,7 +222,7 @@ CASES["degenerate"] = degenerate
 
 @pytest.mark.parametrize("make", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("most", [nms._MOST_SCORES, 900], ids=["whole", "in parts"])
+@pytest.mark.parametrize("most", [nms._MOST_SCORES, 500], ids=["whole", "in parts"])
 def test_postprocess_is_the_plain_way(make, dtype, most, monkeypatch):
     monkeypatch.setattr(nms, "_MOST_SCORES", most)
     found = 0
