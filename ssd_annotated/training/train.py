@@ -254,7 +254,7 @@ class Trainer:
                 make_loader(self.dataset, self.model, self.loss, self.settings, self.next_step)
             )
         images, targets, (counts, *found) = next(self._batches)
-        self.positives += found[1].bincount(minlength=len(self.positives))
+        self.positives.index_add_(0, found[1], torch.ones_like(found[1]))
         priors = self.model.priors
         images = images.to(priors, non_blocking=True).to(memory_format=torch.channels_last)
         found = [tensor.to(priors.device, non_blocking=True) for tensor in found]
