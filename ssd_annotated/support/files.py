@@ -39,12 +39,8 @@ def system_errors() -> Iterator[None]:
 def check_archive(file: BinaryIO) -> None:
     """Refuse a zip archive, not compressed, of which a bit is not as it was written; then rewind.
 
-    A file of another kind passes: that is how PyTorch wrote before 1.6.
-
-    Raises
-    ------
-    zipfile.BadZipFile
-        If a checksum is wrong, or the parts are larger than the file: then it would unpack to more.
+    A file of another kind passes: that is how PyTorch wrote before 1.6. The error is a BadZipFile,
+    if a checksum is wrong or if the parts are larger than the file: then it would unpack to more.
     """
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
