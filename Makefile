@@ -65,7 +65,7 @@ format: setup  ## let ruff fix what it can
 	$(BIN)/ruff format .
 
 test: setup  ## pytest on the package, then nbval on every notebook, strict
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests -n $(JOBS) --dist loadfile
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 -n $(JOBS) \
 	  --dist loadfile --no-loadscope-reorder $(CHAPTERS)
 
