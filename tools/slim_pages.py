@@ -60,6 +60,8 @@ def slim(html: str, folder: Path, searches: bool) -> str:
         html = part.sub("", html)
     if not searches:
         html = WAITS.sub("<script defer ", SEARCH.sub("", html))
+    # A bibliography is marked as a list of things that are no list items.
+    html = html.replace('role="doc-biblioentry"', 'role="listitem"')
     return with_lazy_pictures(html, folder)
 
 
