@@ -363,6 +363,18 @@ def test_a_damaged_file_is_refused(tmp_path, keep):
         load_model(path)
 
 
+def test_a_part_that_is_marked_as_a_folder_is_refused(tmp_path):
+    # PyTorch would read nothing, and give whatever lies in memory for the weights.
+    path = tmp_path / "model.pt"
+    save_model(small(), path)
+    content = bytearray(path.read_bytes())
+    entry = content.rfind(b"PK\x01\x02", 0, content.rfind(b"archive/data/"))
+    content[entry + 38] ^= 0x10
+    path.write_bytes(content)
+    with refuses("model.pt is damaged, or was not written by save_model"):
+        load_model(path)
+
+
 def test_a_file_of_another_kind_is_refused(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("dear diary,\n" * 100)

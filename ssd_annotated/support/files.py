@@ -46,6 +46,9 @@ def check_archive(file: BinaryIO) -> None:
         with zipfile.ZipFile(file) as archive:
             if sum(part.file_size for part in archive.infolist()) > file.seek(0, os.SEEK_END):
                 raise zipfile.BadZipFile("the parts are larger than the file")
+            # PyTorch reads nothing of a part that is marked so, and takes what lies in memory.
+            if any(part.external_attr & 0x10 for part in archive.infolist()):
+                raise zipfile.BadZipFile("a part is marked as a folder")
             if (part := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"{part}: its checksum is wrong")
     file.seek(0)
