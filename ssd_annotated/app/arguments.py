@@ -282,8 +282,8 @@ def refuse_without_objects(dataset: object, what: str) -> None:
 
 def open_model(name: str, device: str | None, half: bool = False) -> object:
     """Load the model of a file, or the one that ships with the package under this name."""
-    is_file = Path(name).exists() or Path(name).suffix or Path(name).name != name
-    if is_file:
+    from_file = Path(name).exists() or Path(name).suffix or Path(name).name != name
+    if from_file:
         model = load_file(name)
     else:
         from ssd_annotated.checkpoint import pretrained
