@@ -22,6 +22,17 @@ def settle(page) -> None:
     page.wait_for_load_state("networkidle")
 
 
+def show_in(page, theme: str) -> None:
+    """Change to the theme and wait until colours that fade have arrived."""
+    page.emulate_media(color_scheme=theme)
+    page.wait_for_selector(f"html[data-theme={theme}]")
+    page.evaluate("""async () => {
+        await new Promise(requestAnimationFrame);
+        const fades = document.getAnimations().filter((each) => each instanceof CSSTransition);
+        await Promise.allSettled(fades.map((fade) => fade.finished));
+    }""")
+
+
 def test_page_is_accessible_and_fits_a_phone(page, site, every_page, axe):
     page.set_viewport_size({"width": PHONE, "height": 844})
     page.goto(site.url + every_page)
@@ -30,7 +41,7 @@ def test_page_is_accessible_and_fits_a_phone(page, site, every_page, axe):
     found = {"phone": f"scrolls sideways by {wide} pixels" if wide > 0 else ""}
     page.set_viewport_size({"width": 1400, "height": 900})
     for theme in ("light", "dark"):
-        page.emulate_media(color_scheme=theme)
+        show_in(page, theme)
         found[theme] = axe(page, exclude=CODE)
     words = "\n".join(f"{where}: {what}" for where, what in found.items() if what)
     assert not words, words
@@ -39,7 +50,7 @@ def test_page_is_accessible_and_fits_a_phone(page, site, every_page, axe):
 def test_colours_of_code_can_be_read(page, site, axe):
     page.goto(site.url + "book/10-training.html")
     for theme in ("light", "dark"):
-        page.emulate_media(color_scheme=theme)
+        show_in(page, theme)
         assert not (words := axe(page)), words
 
 
