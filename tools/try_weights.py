@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 from torch import nn
-from try_data import SPEC_FIELDS, TARGET
+from try_data import TARGET, plan
 
 from ssd_annotated import GraffitiDigits, detect, pretrained
 from ssd_annotated.data.graffiti import CLASS_NAMES
@@ -121,8 +121,7 @@ def pack(model: SSD) -> dict[str, object]:
             }
         )
         text.append(spelled)
-    priors = {field: getattr(model.spec.priors, field) for field in SPEC_FIELDS}
-    recipe = asdict(model.recipe)
+    priors, recipe = plan(model.spec.priors), asdict(model.recipe)
     return {"recipe": recipe, "priors": priors, "layers": layers, "text": "".join(text)}
 
 
