@@ -1,5 +1,6 @@
 """The interactive figures show the package's own numbers, whoever moves them and by what."""
 
+import math
 import random
 from itertools import pairwise
 
@@ -190,6 +191,110 @@ def check_priors(found):
     return boxes, counts
 
 
+def size_of(box):
+    return ((box[2] - box[0]) * (box[3] - box[1])) ** 0.5
+
+
+def check_landscape(found):
+    """Each point of the curve is the package's count for the reader's box in that size."""
+    preset, boxes, threshold, best, landscape = state(
+        found, "preset", "boxes", "threshold", "best", "landscape"
+    )
+    priors = make_priors(PRESETS[preset], torch.float64)
+    sizes = double([each["box"] for each in landscape])
+    learners = (pairwise_iou(sizes / 300, cxcywh_to_xyxy(priors)) >= threshold).sum(dim=1)
+    assert [each["learners"] for each in landscape] == learners.tolist()
+    for k in range(0, len(sizes), 8):  # it is what matching gives, but for the prior by force
+        matched = int((match_priors(priors, sizes[k : k + 1] / 300, threshold) >= 0).sum())
+        assert matched == max(1, learners[k])
+
+    # One shape in one place, from small to large, as far as the picture reaches.
+    span = sizes[:, 2:] - sizes[:, :2]
+    torch.testing.assert_close(span[:, 0] / span[:, 1], (span[0, 0] / span[0, 1]).expand(len(span)))
+    assert all(a <= b + 1e-9 for a, b in pairwise(map(size_of, sizes.tolist())))
+    assert sizes.min() > -1e-9
+    assert sizes.max() < 300 + 1e-9
+    assert span[-1].max().item() == pytest.approx(300)
+    middles = sizes[:, :2] + sizes[:, 2:]
+    free = (sizes[:, :2] > 1e-9) & (sizes[:, 2:] < 300 - 1e-9)
+    assert ((middles - middles[0]).abs()[free] < 1e-9).all()
+
+    # The dot is on the curve, where the reader's box is.
+    [now] = [size_of(box) * 300 for box in boxes]
+    count = int((pairwise_iou(double(boxes), cxcywh_to_xyxy(priors)) >= threshold).sum())
+    assert (count == 0) == (best[0] < threshold)
+    assert (found.locator(".try-big").inner_text() == "Nobody, but by force") == (count == 0)
+    top = int(found.locator(".try-columns text").nth(2).text_content())  # of the rows
+    assert top >= learners.max()
+    x, y = (float(found.locator(".try-dot").get_attribute(name)) for name in ("cx", "cy"))
+    assert x == pytest.approx(270 * math.log(now / 4) / math.log(75), abs=0.06)
+    assert y == pytest.approx(150 * (1 - count / top), abs=0.06)
+    return count, now, landscape
+
+
+def test_the_landscape_is_the_package_s(page, site):
+    found = figure(page, site, "priors")
+    for name, preset, threshold in (
+        ("head", "paper", 0.5),
+        ("mission patch", "tf2", 0.62),
+        ("smile", "caffe-coco", 0.2),
+        ("rocket booster", "torchvision", 0.5),
+    ):
+        choose(found, "Priors", preset)
+        slide(found, "Threshold", threshold)
+        found.get_by_role("button", name=name).click()
+        count, _, landscape = check_landscape(found)
+        taught = [size_of(each["box"]) for each in landscape if each["learners"]]
+        if name == "head":  # the law of the half area, chapter 3
+            assert count == 12
+            assert 450**0.5 <= min(taught) < 25
+            assert f"needs about {round(min(taught))} px" in found.inner_text()
+        if name == "rocket booster":  # the law of nine quarters
+            assert not taught
+            assert "is not taught in any size" in found.inner_text()
+
+
+def test_shrink_the_box_until_nobody_is_taught(page, site):
+    found = figure(page, site, "priors")
+    slider, heading = found.get_by_label("Size of A"), found.locator(".try-big")
+    _, before, landscape = check_landscape(found)
+    slider.focus()
+    told = [heading.inner_text()]
+    while told[-1] != "Nobody, but by force":
+        page.keyboard.press("ArrowLeft")
+        told.append(heading.inner_text())
+    assert told[0] == "12 priors"
+    count, now, same = check_landscape(found)
+    assert (count, same) == (0, landscape)  # what it walks on stays where it is
+    assert 20 < now < 450**0.5 < before
+    assert slider.get_attribute("aria-valuetext") == f"{round(now)} px"
+    assert found.locator(".try-forced").count() == 1
+    found.locator("[aria-live]").get_by_text("Nobody, but by force.").wait_for(state="attached")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert check_landscape(found)[0] > 0
+    page.keyboard.press("End")
+    _, largest, _ = check_landscape(found)
+    assert largest > 250
+    # A box in the hand is another box, with a landscape of its own.
+    drag(page, corner(boxes_of(found).first, "nw"), 90, 40)
+    assert check_landscape(found)[2] != landscape
+    found.get_by_role("button", name="Add a second box").click()
+    assert not slider.is_visible()  # two boxes have no landscape
+
+
+@pytest.mark.parametrize("context_options", [PHONE])
+def test_a_finger_shrinks_the_box(page, site):
+    found = figure(page, site, "priors")
+    _, before, _ = check_landscape(found)
+    place = found.get_by_label("Size of A").bounding_box()
+    page.touchscreen.tap(place["x"] + place["width"] / 5, place["y"] + place["height"] / 2)
+    count, now, _ = check_landscape(found)
+    assert now < before / 2
+    assert count == 0
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
 def test_a_box_is_dragged_and_stretched_by_mouse(page, site):
     found = figure(page, site, "priors")
     box = boxes_of(found).first
@@ -200,6 +305,7 @@ def test_a_box_is_dragged_and_stretched_by_mouse(page, site):
         drag(page, box.locator(".try-name"), rng.randint(-90, 90), rng.randint(0, 120))
         drag(page, corner(box, name), rng.randint(-40, 40), rng.randint(-40, 40))
         after, _ = check_priors(found)
+        check_landscape(found)
         assert after != before
         before = after
 

@@ -8,7 +8,7 @@
 (function () {
 "use strict";
 
-// Our own address, under whatever path the site lies; the other files are next to it.
+// Our own address; the other files are next to it.
 const here = document.currentScript.src;
 const [figures, values, loading] = [{}, {}, {}]; // each by its name
 

@@ -118,6 +118,7 @@ AnnotatedSSD.define("detector", async (element, {
       if (wish !== wishes) return off();
       stop = off;
       await video.play();
+      if (wish !== wishes) return;
     } catch ({ name, message }) {
       if (wish !== wishes) return;
       want();
@@ -128,7 +129,7 @@ AnnotatedSSD.define("detector", async (element, {
     film.textContent = "Hold this picture";
     select.value = OWN;
     renew("What the camera sees");
-    while (wish === wishes) {
+    while (wish === wishes && video.srcObject.active) {
       if (!looking) put(video, video.videoWidth, video.videoHeight);
       await new Promise(requestAnimationFrame);
     }
