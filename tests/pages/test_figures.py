@@ -287,6 +287,7 @@ def test_shrink_the_box_until_nobody_is_taught(page, site):
 def test_a_finger_shrinks_the_box(page, site):
     found = figure(page, site, "priors")
     _, before, _ = check_landscape(found)
+    found.get_by_label("Size of A").scroll_into_view_if_needed()
     place = found.get_by_label("Size of A").bounding_box()
     page.touchscreen.tap(place["x"] + place["width"] / 5, place["y"] + place["height"] / 2)
     count, now, _ = check_landscape(found)
