@@ -475,7 +475,7 @@ def test_where_no_camera_can_be_asked_for_there_is_no_button(page, site):
 def test_answers_are_announced(figure):
     figure.start()
     region = figure.element.locator("[aria-live=polite]")
-    region.get_by_text("found").wait_for()
+    region.get_by_text("digits found").wait_for()
     assert figure.names()[0] in region.inner_text()
 
 

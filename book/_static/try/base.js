@@ -60,10 +60,10 @@ const row = (tag, ...cells) =>
 function slider({ label, min, max, step = 0.01, value, format = two, change }) {
   const output = make("output");
   const input = make("input", { type: "range", min, max, step });
-  input.addEventListener("input", () => {
+  input.oninput = () => {
     put(input.valueAsNumber);
     change(input.valueAsNumber);
-  });
+  };
 
   function put(now) {
     input.value = now;
@@ -222,13 +222,13 @@ function movable(on, { name, kind, box, change }) {
     const style = `inset: ${place.join(" auto auto ")}; cursor: ${cursor}`;
     element.append(Object.assign(make("i", { class: "try-handle", style }), { edges }));
   }
-  element.addEventListener("pointerdown", grab);
-  element.addEventListener("keydown", (event) => {
+  element.onpointerdown = grab;
+  element.onkeydown = (event) => {
     const key = KEYS[event.key];
     if (!key || event.ctrlKey || event.altKey || event.metaKey) return;
     event.preventDefault(); // no scrolling
     shift(self.box, key, event.shiftKey && [2, 3]);
-  });
+  };
   put(box);
   on.element.append(element);
   return self;
@@ -247,7 +247,8 @@ async function mount(element) {
     element.tryState = state; // for tests
     [heading.textContent, sentence.textContent] = [big, text];
     clearTimeout(timer);
-    timer = setTimeout(() => { voice.textContent = `${big}. ${spoken}`; }, 500);
+    const say = () => { voice.textContent = `${big}. ${spoken}`; };
+    if (spoken !== null) timer = setTimeout(say, 500);
   }
 
   try {

@@ -13,7 +13,7 @@ AnnotatedSSD.define("detector", async (element, {
 
   // --- elements ---
 
-  const canvas = make("canvas", { role: "img" });
+  const canvas = make("canvas", { role: "img", "aria-label": pictures[0].name });
   const context = canvas.getContext("2d", { willReadFrequently: true });
   const background = make("canvas").getContext("2d"); // the picture without the strokes
   const { element: wall, drawing } = stage(SIDE, canvas);
@@ -170,7 +170,7 @@ AnnotatedSSD.define("detector", async (element, {
     repaint([...strokes, ...lines]);
   }
 
-  canvas.addEventListener("pointerdown", (event) => {
+  canvas.onpointerdown = (event) => {
     if (event.button > 0 || !detector) return;
     event.preventDefault(); // no selection of text
     const { left, top, width, height } = canvas.getBoundingClientRect();
@@ -192,13 +192,13 @@ AnnotatedSSD.define("detector", async (element, {
       canvas.onpointermove = canvas.onpointerup = canvas.onpointercancel = null;
       if (strokes.at(-1) !== drawn) explainAt(first);
     };
-  });
+  };
 
-  element.addEventListener("dragover", (event) => event.preventDefault());
-  element.addEventListener("drop", (event) => {
+  element.ondragover = (event) => event.preventDefault();
+  element.ondrop = (event) => {
     event.preventDefault();
     open(event.dataTransfer.files[0]);
-  });
+  };
 
   // --- the detector ---
 
@@ -265,7 +265,7 @@ AnnotatedSSD.define("detector", async (element, {
       threaded: detector?.threaded, busy: looking, looks, ms, chosen, detections,
       strokes: strokes.length,
     }, ...(detector ? tell(detections) : ["Draw a digit, and see it found",
-      "The network runs on your own device, and no picture leaves it."]));
+      "The network runs on your own device, and no picture leaves it.", null]));
   }
 
   function tell(detections) {

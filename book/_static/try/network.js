@@ -144,8 +144,8 @@ function network({ recipe, layers, text }) {
 
 /** The box, xyxy, that lies `offsets` away from a prior, cxcywh. */
 function decode([dx, dy, dw, dh], [cx, cy, w, h], [centre, size]) {
-  const moved = [cx + dx * centre * w, cy + dy * centre * h];
-  return AnnotatedSSD.toCorners([...moved, w * Math.exp(dw * size), h * Math.exp(dh * size)]);
+  return AnnotatedSSD.toCorners([cx + dx * centre * w, cy + dy * centre * h,
+    w * Math.exp(dw * size), h * Math.exp(dh * size)]);
 }
 
 /** From what was said about every prior to detections, each with those that it `removed`. */

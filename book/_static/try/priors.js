@@ -98,7 +98,7 @@ AnnotatedSSD.define("priors", async (element, {
   function alone(best, count, told) {
     const learners = best < setting.threshold ? 0 : count;
     const most = Math.max(...landscape.map((each) => each.learners));
-    const top = 2 ** Math.max(2, Math.ceil(Math.log2(most)));
+    const top = 2 * Math.max(2, Math.ceil(most / 2));
     const at = (each) => [toPlace(sizeOf(each.box)), each.learners / top];
     const first = landscape.find((each) => each.learners);
     const dot = at({ box: objects[0].box, learners });
