@@ -1,6 +1,7 @@
 """The data of the interactive figures: what the package says, in files that a browser can load."""
 
 import base64
+import itertools
 import json
 
 import cv2
@@ -9,7 +10,8 @@ import pytest
 import torch
 import try_data
 
-from ssd_annotated import PRESETS, PriorSpec, decode, make_priors, pairwise_iou, pretrained
+from ssd_annotated import PRESETS, decode, make_priors, pairwise_iou, pretrained
+from ssd_annotated.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 
 
 def image_in(address):
@@ -35,19 +37,30 @@ def files(tmp_path_factory):
     return values
 
 
+def lay(maps, by_column):
+    """All priors, cell by cell: what the page does with the data."""
+    priors = []
+    for on_map in maps:
+        # Row and column, unless the columns come first.
+        for first, second in itertools.product(range(on_map["side"]), repeat=2):
+            row, column = (second, first) if by_column else (first, second)
+            centre = [(index + 0.5) * on_map["step"] for index in (column, row)]
+            priors += [[*centre, *shape] for shape in on_map["shapes"]]
+    return torch.tensor(priors, dtype=torch.float64)
+
+
 def test_presets_hold_all_that_makes_the_priors_of_ssd300(files):
     names = {name for name, spec in PRESETS.items() if len(make_priors(spec)) == 8732}
     assert set(files["presets"]) == names >= {"paper", "caffe-voc", "caffe-coco", "torchvision"}
-    for name, fields in files["presets"].items():
-        rebuilt = PriorSpec(
-            feature_maps=tuple(fields["feature_maps"]),
-            sizes=tuple(map(tuple, fields["square_sizes"])),
-            ratios=tuple(tuple(map(tuple, pairs)) for pairs in fields["aspect_pairs"]),
-            steps=fields["steps"] and tuple(fields["steps"]),
-            **{key: fields[key] for key in ("order", "centres", "clip")},
-        )
-        ours = make_priors(PRESETS[name], torch.float64)
-        assert torch.equal(make_priors(rebuilt, torch.float64), ours)
+    for name, plan in files["presets"].items():
+        laid = lay(plan["maps"], plan["by_column"])
+        clipped = {
+            "none": laid,
+            "wh": torch.cat([laid[:, :2], laid[:, 2:].clamp(0, 1)], dim=1),
+            "cxcywh": laid.clamp(0, 1),
+            "corners": xyxy_to_cxcywh(cxcywh_to_xyxy(laid).clamp(0, 1)),
+        }[plan["clip"]]
+        assert torch.equal(clipped, make_priors(PRESETS[name], torch.float64))
 
 
 def test_photographs_carry_the_boxes_of_the_chapters(files):

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from ssd_annotated import PRESETS, GraffitiDigits, decode, postprocess, pretrained
+from ssd_annotated import (
+    PRESETS,
+    GraffitiDigits,
+    PriorSpec,
+    decode,
+    make_priors,
+    postprocess,
+    pretrained,
+)
 from ssd_annotated.data.graffiti import CLASS_NAMES
 from ssd_annotated.data.spray import need
 from ssd_annotated.transforms import collate
 
 TARGET = Path(__file__).resolve().parent.parent / "book" / "_static" / "try" / "data"
-SPEC_FIELDS = ("feature_maps", "steps", "order", "centres", "clip", "square_sizes", "aspect_pairs")
 #: Scenes of the test split (variant, number), drawn at twice the network's size for the eye.
 #: The first is the wall of chapter 8. In the second, twins suppress each other.
 SCENES = {
@@ -67,13 +75,20 @@ def photographs() -> dict[str, dict]:
     }
 
 
+def plan(spec: PriorSpec) -> dict[str, object]:
+    """How the page lays priors out: the shapes in one cell of each map, and where the cells are."""
+    steps = spec.steps if spec.centres == "steps" else [1 / side for side in spec.feature_maps]
+    priors = make_priors(replace(spec, clip="none"), torch.float64).split(spec.counts)
+    maps = [
+        {"side": side, "step": step, "shapes": on_map[:shapes, 2:].tolist()}
+        for side, step, on_map, shapes in zip(spec.feature_maps, steps, priors, spec.boxes_per_cell)
+    ]
+    return {"maps": maps, "clip": spec.clip, "by_column": spec.order == "tf2"}
+
+
 def presets() -> dict[str, dict]:
-    """The published priors of SSD300, as what `make_priors` needs to know of them."""
-    return {
-        name: {field: getattr(spec, field) for field in SPEC_FIELDS}
-        for name, spec in PRESETS.items()
-        if sum(spec.counts) == 8732
-    }
+    """The published priors of SSD300."""
+    return {name: plan(spec) for name, spec in PRESETS.items() if sum(spec.counts) == 8732}
 
 
 def short(tensor: torch.Tensor) -> list:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 from torch import nn
-from try_data import SPEC_FIELDS, TARGET
+from try_data import TARGET, plan
 
 from ssd_annotated import GraffitiDigits, detect, pretrained
 from ssd_annotated.data.graffiti import CLASS_NAMES
@@ -63,7 +63,8 @@ RECOGNISED = {0.0: 0.93, 0.07: 0.88}
 HINT = (
     "Best are digits a third to half as high as the picture, and sevens with a bar, as in the "
     "handwriting that it learned from. Of digits like those that the button sprays, in these "
-    "paints on these photographs, it recognised {:.0%}; from a shakier hand {:.0%}."
+    "paints on these photographs, it recognised {:.0%}; from a shakier hand {:.0%}. "
+    "You can also drop a picture from your device on this figure."
 )
 SCENES = (0, 1, 2, 6)  # of the seed that draws the picture on the book's first page
 
@@ -121,8 +122,7 @@ def pack(model: SSD) -> dict[str, object]:
             }
         )
         text.append(spelled)
-    priors = {field: getattr(model.spec.priors, field) for field in SPEC_FIELDS}
-    recipe = asdict(model.recipe)
+    priors, recipe = plan(model.spec.priors), asdict(model.recipe)
     return {"recipe": recipe, "priors": priors, "layers": layers, "text": "".join(text)}
 
 

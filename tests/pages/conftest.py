@@ -22,6 +22,8 @@ PREFIX = "/annotated-ssd/"
 #: What the pages are made of; the tools that make them are left out.
 SOURCES = ("book/*.md", "book/*.ipynb", "book/_static/**/*", "_config.yml", "_toc.yml")
 PATIENCE = 120_000  # milliseconds, for a machine that does much else
+#: Chromium's own moving picture instead of a camera; a page still needs the permission to see it.
+CAMERA = "--use-fake-device-for-media-stream"
 #: Of axe's grades; it also knows "moderate" and "minor".
 GRAVE = {"serious", "critical"}
 
@@ -119,7 +121,7 @@ def browser():
     if program is None:
         unavailable("there is no Chromium: install one, or set CHROMIUM to its path")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        chromium = playwright.chromium.launch(executable_path=program, args=[*ARGUMENTS, CAMERA])
         yield chromium
         chromium.close()
 

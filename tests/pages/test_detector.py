@@ -47,12 +47,40 @@ class Figure:
         self.page.wait_for_function(condition, arg=looks, timeout=60_000)
         return self.state("looks")
 
+    def looked(self, looks):
+        """Wait until the network has looked more often, although the picture may go on moving."""
+        condition = "looks => document.querySelector('[data-try=detector]').tryState.looks > looks"
+        self.page.wait_for_function(condition, arg=looks)
+
     def open(self, image, looks):
         """Let the reader choose a file with this picture."""
         _, data = cv2.imencode(".png", image[:, :, ::-1])
         file = {"name": "wall.png", "mimeType": "image/png", "buffer": data.tobytes()}
         self.element.locator("input[type=file]").set_input_files(file)
         return self.settled(looks)
+
+    def drop(self, name, kind, content):
+        """Drop a file on the picture, as from a folder of the reader's device."""
+        self.canvas.evaluate(
+            """(canvas, [name, type, bytes]) => {
+                const dataTransfer = new DataTransfer();
+                if (name) dataTransfer.items.add(new File([new Uint8Array(bytes)], name, { type }));
+                else dataTransfer.setData("text/plain", "no file at all");
+                for (const kind of ["dragover", "drop"]) {
+                    const how = { dataTransfer, bubbles: true, cancelable: true };
+                    const leaves = canvas.dispatchEvent(new DragEvent(kind, how));
+                    if (leaves) throw new Error(`after ${kind} the browser opens the file itself`);
+                }
+            }""",
+            [name, kind, list(content)],
+        )
+
+    def notice(self):
+        return self.element.get_by_role("alert").inner_text()
+
+    def picture(self):
+        """The picture itself, to be compared with another."""
+        return self.canvas.evaluate("canvas => canvas.toDataURL()")
 
     def set_threshold(self, value):
         slider = self.element.get_by_label("Score above")
@@ -135,7 +163,7 @@ def test_all_that_is_sure_at_least_a_little_agrees(figure):
     assert_same(shown[:sure], type(found)(*(column[:sure] for column in found)))
 
 
-def test_without_workers_the_page_computes_the_same_in_pieces(page, figure):
+def test_without_workers_the_page_computes_the_same(page, figure):
     scene = GraffitiDigits("test", length=3)[2][0]
     looks = figure.start()
     figure.open(scene, looks)
@@ -145,7 +173,6 @@ def test_without_workers_the_page_computes_the_same_in_pieces(page, figure):
     figure = Figure(page)
     looks = figure.start()
     assert figure.state("threaded") is False
-    assert figure.moments_while_looking() > 4  # the page answers in between
     figure.open(scene, looks)
     assert figure.state("detections") == threaded
 
@@ -200,7 +227,7 @@ def test_the_keyboard_does_everything(figure, page):
     assert page.evaluate("document.activeElement.tagName") == "SELECT"  # where the keys go on
     page.keyboard.press("ArrowDown")
     looks = figure.settled(looks)
-    assert figure.element.get_by_label("Picture").input_value() == "1"
+    assert figure.element.get_by_label("Picture").input_value() == "graffiti 2"
 
     figure.button("Spray one for me").focus()
     page.keyboard.press("Enter")
@@ -261,11 +288,194 @@ def test_a_file_that_is_no_picture_is_refused_in_words(figure):
     figure.element.locator("input[type=file]").set_input_files(file)
     figure.element.get_by_text("This browser cannot show notes.txt.").wait_for()
 
+    assert figure.notice() == "This browser cannot show notes.txt."  # and is said aloud
+
+
+def png(image):
+    return cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
+
+
+def test_a_dropped_picture_is_shown_and_searched(figure):
+    scene, other = (GraffitiDigits("test", length=6, image_size=256)[k][0] for k in (3, 5))
+    # Before the start: the drop starts the detector, and the first picture's boxes are gone.
+    figure.drop("wall.png", "image/png", png(scene))
+    looks = figure.settled(0)
+    assert_same(figure.state("detections"), detect(pretrained(), [scene], score_threshold=0.5)[0])
+    assert figure.canvas.get_attribute("aria-label") == "wall.png, to draw on"
+    assert figure.element.get_by_label("Picture").input_value() == "your own"
+    figure.drop("other.png", "image/png", png(other))
+    figure.settled(looks)
+    assert_same(figure.state("detections"), detect(pretrained(), [other], score_threshold=0.5)[0])
+    assert figure.canvas.get_attribute("aria-label") == "other.png, to draw on"
+
+
+def test_what_is_dropped_and_no_picture_is_refused(figure):
+    before = figure.picture()
+    for name, kind, content in (
+        ("notes.txt", "text/plain", b"no picture"),
+        ("torn.png", "image/png", png(np.zeros((9, 9, 3), np.uint8))[:40]),
+    ):
+        figure.drop(name, kind, content)
+        figure.element.get_by_text(f"This browser cannot show {name}.").wait_for()
+    figure.drop("", "", b"")  # a word from another page
+    assert figure.picture() == before
+    assert figure.button("Start the detector").is_enabled()
+    assert len(figure.state("detections")) == 2  # those of the first picture, as before
+
+
+# --- The camera -----------------------------------------------------------------------------------
+
+#: Keeps every stream that the page was given.
+WATCH_CAMERA = """
+window.streams = [];
+const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+navigator.mediaDevices.getUserMedia = async (wanted) => {
+    const stream = await ask(wanted);
+    window.streams.push(stream);
+    return stream;
+};
+"""
+#: What the browser does when the reader turns to another tab.
+HIDE = """
+Object.defineProperty(document, "hidden", { value: true, configurable: true });
+document.dispatchEvent(new Event("visibilitychange"));
+"""
+FILMED = {"viewport": {"width": 1400, "height": 900}, "permissions": ["camera"]}
+
+
+class Camera:
+    """The figure with a camera that is watched."""
+
+    def __init__(self, page, site):
+        page.add_init_script(WATCH_CAMERA)
+        page.goto(f"{site.url}book/try.html")
+        self.page, self.figure = page, Figure(page)
+        self.figure.start()
+
+    def live(self):
+        """How many tracks of the camera run."""
+        return self.page.evaluate(
+            "streams.flatMap((stream) => stream.getTracks())"
+            ".filter((track) => track.readyState === 'live').length"
+        )
+
+    def film(self):
+        """Switch it on, and wait until the network has seen a picture."""
+        looks = self.figure.state("looks")
+        self.figure.button("Camera").click()
+        self.figure.button("Hold this picture").wait_for()
+        self.figure.looked(looks)
+        assert self.live() == 1
+
+    def is_off(self):
+        self.figure.button("Camera").wait_for()
+        return self.live() == 0
+
+
+@pytest.mark.parametrize("context_options", [FILMED])
+def test_the_camera_s_picture_moves_until_it_is_held(page, site):
+    camera = Camera(page, site)
+    figure = camera.figure
+    camera.film()
+    assert figure.canvas.get_attribute("aria-label") == "What the camera sees, to draw on"
+    assert figure.element.get_by_label("Picture").input_value() == "your own"
+    shown = {figure.picture()}
+    looks = figure.state("looks")
+    figure.looked(looks + 2)
+    assert figure.picture() not in shown  # it moves, and the network follows
+    figure.button("Hold this picture").click()
+    assert camera.is_off()
+    figure.settled(looks)
+    held = figure.picture()
+    page.wait_for_timeout(300)
+    assert figure.picture() == held
+    looks = figure.state("looks")
+    figure.button("Spray one for me").click()  # it can be drawn on
+    figure.settled(looks)
+    assert figure.state("strokes") > 0
+
+
+@pytest.mark.parametrize("context_options", [FILMED])
+def test_the_camera_runs_only_while_its_picture_is_seen(page, site):
+    camera = Camera(page, site)
+    figure = camera.figure
+
+    camera.film()
+    figure.element.get_by_label("Picture").select_option(label="grass from above")
+    assert camera.is_off()
+    camera.film()
+    figure.drop("notes.txt", "text/plain", b"no picture")
+    assert camera.is_off()
+    camera.film()
+    page.evaluate("scrollTo(0, 0)")
+    assert camera.is_off()
+    camera.film()
+    page.evaluate(HIDE)
+    assert camera.is_off()
+    # Whoever is impatient gets one camera, and who changes his mind none.
+    asked = page.evaluate("streams.length")
+    film = figure.button("Camera").element_handle()
+    film.evaluate("film => { film.click(); film.click(); }")
+    page.wait_for_function("asked => streams.length === asked + 2", arg=asked)
+    figure.button("Hold this picture").wait_for()
+    assert camera.live() == 1
+    figure.button("Hold this picture").click()
+    film.evaluate(
+        """film => {
+            film.click();
+            const select = film.parentElement.querySelector("select");
+            select.value = "graffiti 3";
+            select.dispatchEvent(new Event("change"));
+        }"""
+    )
+    page.wait_for_function("asked => streams.length === asked + 3", arg=asked)
+    assert camera.is_off()
+    assert figure.canvas.get_attribute("aria-label") == "graffiti 3, to draw on"
+
+
+def refuse_camera(name):
+    return (
+        "navigator.mediaDevices.getUserMedia = async () => "
+        f"{{ throw new DOMException('the words of the browser', '{name}'); }};"
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("", "No picture from a camera: it is not allowed."),  # nobody gave the permission
+        (refuse_camera("NotFoundError"), "No picture from a camera: there is none."),
+        (refuse_camera("NotReadableError"), "No picture from a camera: the words of the browser."),
+    ],
+)
+def test_without_a_camera_there_is_a_clear_word(page, site, script, told):
+    if script:
+        page.add_init_script(script)
+    page.goto(f"{site.url}book/try.html")
+    figure = Figure(page)
+    figure.start()
+    before = figure.picture()
+    figure.button("Camera").click()
+    figure.element.get_by_text(told).wait_for()
+    assert figure.notice() == told
+    assert figure.picture() == before
+    figure.element.get_by_label("Picture").select_option(label="graffiti 2")
+    figure.element.get_by_text(told).wait_for(state="hidden")  # told once
+
+
+def test_where_no_camera_can_be_asked_for_there_is_no_button(page, site):
+    page.add_init_script("Object.defineProperty(navigator, 'mediaDevices', { value: undefined });")
+    page.goto(f"{site.url}book/try.html")
+    figure = Figure(page)
+    figure.start()
+    assert figure.button("Open a picture").is_visible()
+    assert not figure.button("Camera").is_visible()
+
 
 def test_answers_are_announced(figure):
     figure.start()
     region = figure.element.locator("[aria-live=polite]")
-    region.get_by_text("found").wait_for()
+    region.get_by_text("digits found").wait_for()
     assert figure.names()[0] in region.inner_text()
 
 

@@ -1,9 +1,10 @@
 /**
- * SSD's arithmetic as the figures need it. Each function follows one of the package in the same
- * order of steps, so that both give the same bits in double precision. Boxes are xyxy.
+ * SSD's arithmetic as the figures need it, on boxes as xyxy. Each function follows one of the
+ * package step by step, so that both give the same bits in double precision.
  */
 (function () {
 "use strict";
+const { clamp } = AnnotatedSSD;
 
 /** Shared area and covered area of two boxes. */
 function areas(a, b) {
@@ -21,7 +22,7 @@ function iou(a, b) {
 }
 
 const toCorners = ([cx, cy, w, h]) => [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2];
-const toFraction = (value) => Math.min(Math.max(value, 0), 1);
+const toFraction = (value) => clamp(value, 0, 1);
 
 const CLIPS = {
   none: (prior) => prior,
@@ -33,52 +34,30 @@ const CLIPS = {
   },
 };
 
-/** The priors of a spec from data/presets.js, in the order of the network: `make_priors`. */
-function makePriors(spec) {
+/** The priors of a preset from data/presets.js, in the order of the network: `make_priors`. */
+function makePriors({ maps, clip, by_column: byColumn }) {
   const priors = [];
-  spec.feature_maps.forEach((side, map) => {
-    const step = spec.centres === "steps" ? spec.steps[map] : 1 / side;
-    const shapes = cellShapes(spec.square_sizes[map], spec.aspect_pairs[map], spec.order);
-    for (let line = 0; line < side; line += 1) {
-      for (let place = 0; place < side; place += 1) {
-        // A line is a row of cells; "tf2" takes a column instead.
-        const [column, row] = spec.order === "tf2" ? [line, place] : [place, line];
-        for (const [w, h] of shapes) {
-          priors.push(CLIPS[spec.clip]([(column + 0.5) * step, (row + 0.5) * step, w, h]));
-        }
-      }
+  for (const { side, step, shapes } of maps) {
+    for (let cell = 0; cell < side * side; cell += 1) {
+      const place = [cell % side, Math.floor(cell / side)];
+      const [x, y] = (byColumn ? place.reverse() : place).map((index) => (index + 0.5) * step);
+      priors.push(...shapes.map(([w, h]) => CLIPS[clip]([x, y, w, h])));
     }
-  });
+  }
   return priors;
-}
-
-/** Width and height of the priors in one cell. */
-function cellShapes([size, extra], pairs, order) {
-  const squares = [[size, size], [extra, extra]];
-  const aspects = order === "sgrvinod"
-    ? [...pairs.map((pair) => pair[0]), ...pairs.map((pair) => pair[1])]
-    : pairs.flat();
-  const others = aspects.map((a) => [size * Math.sqrt(a), size / Math.sqrt(a)]);
-  return [...(order === "tf2" ? squares.reverse() : squares), ...others];
 }
 
 /**
  * Which object each prior learns: `match_priors`, by the method "bipartite" or "argmax".
- *
- * @param {number[][]} priors - As corners.
- * @returns {object} `matches`, an object for each prior, or -1 for background; `overlaps`, IoU by
- *   object and prior; `best`, each object's favourite prior.
+ * `matches` holds each prior's object, or -1 for background; `overlaps` IoUs by object and prior;
+ * `best` each object's favourite prior.
  */
 function match(priors, boxes, threshold, method) {
   const overlaps = boxes.map((box) => priors.map((prior) => iou(box, prior)));
-  const matches = priors.map(() => -1);
-  for (let i = 0; i < priors.length; i += 1) {
-    let top = -1; // of equal objects the first
-    for (let j = 0; j < boxes.length; j += 1) {
-      if (overlaps[j][i] >= threshold && (top < 0 || overlaps[j][i] > overlaps[top][i])) top = j;
-    }
-    matches[i] = top;
-  }
+  const matches = priors.map((_, prior) => {
+    const column = overlaps.map((row) => row[prior]), most = Math.max(...column);
+    return most >= threshold ? column.indexOf(most) : -1; // of equal objects the first
+  });
   const best = overlaps.map((row) => row.reduce((top, v, i) => (v > row[top] ? i : top), 0));
   const first = method === "argmax" ? best : bipartite(overlaps);
   // Where two objects want the same prior, the later one writes over the earlier one's name.
@@ -89,48 +68,40 @@ function match(priors, boxes, threshold, method) {
 /** A prior of its own for every object, or -1; best pair of all first: `bipartite_match`. */
 function bipartite(overlaps) {
   const first = overlaps.map(() => -1);
-  const taken = new Set();
-  for (let turn = 0; turn < overlaps.length; turn += 1) {
+  for (const _ of overlaps) {
     let [most, object, prior] = [1e-6, -1, -1]; // a smaller overlap makes no pair
     overlaps.forEach((row, j) => {
-      if (first[j] >= 0) return;
-      for (let i = 0; i < row.length; i += 1) {
-        if (row[i] > most && !taken.has(i)) [most, object, prior] = [row[i], j, i];
-      }
+      if (first[j] < 0) row.forEach((overlap, i) => {
+        if (overlap > most && !first.includes(i)) [most, object, prior] = [overlap, j, i];
+      });
     });
-    if (object < 0) break;
-    first[object] = prior;
-    taken.add(prior);
+    if (object >= 0) first[object] = prior;
   }
   return first;
 }
 
 /**
- * Greedy suppression as in `postprocess`: the best waiting box is kept and strikes out every
- * waiting box of its heap that overlaps it by more than the threshold.
- *
- * @param {number[][]} boxes - Fractions of the image, best first.
- * @param {Array} heaps - Only boxes of one heap meet: their labels, or all the same.
- * @returns {object[]} The steps: `kept`, an index, and `struck`, the indices struck out by it.
+ * Greedy suppression as in `postprocess`: the best waiting answer is kept, and strikes out those
+ * that overlap it by more than the threshold, of its own label or, `together`, of any. An answer
+ * has a `label` and a `box`, in fractions of the image; they come best first.
  */
-function suppress(boxes, heaps, threshold) {
+function suppress(answers, threshold, together = false) {
   // Of boxes without end there is no IoU; and who does not meet the image is no detection.
-  const corners = boxes.map((box) => box.map((v) => Math.min(Math.max(v, -4), 5)));
-  let waiting = boxes.map((_, index) => index).filter((index) => {
-    const [x0, y0, x1, y1] = corners[index];
+  const corners = new Map(answers.map((each) => [each, each.box.map((v) => clamp(v, -4, 5))]));
+  let waiting = answers.filter((each) => {
+    const [x0, y0, x1, y1] = corners.get(each);
     return x0 < 1 && y0 < 1 && x1 > 0 && y1 > 0;
   });
   const steps = [];
   while (waiting.length) {
     const [kept, ...others] = waiting;
-    const struck = others.filter((index) =>
-      heaps[index] === heaps[kept] && iou(corners[kept], corners[index]) > threshold);
-    const gone = new Set(struck);
-    waiting = others.filter((index) => !gone.has(index));
+    const struck = others.filter((each) => (together || each.label === kept.label) &&
+      iou(corners.get(kept), corners.get(each)) > threshold);
+    waiting = others.filter((each) => !struck.includes(each));
     steps.push({ kept, struck });
   }
   return steps;
 }
 
-AnnotatedSSD.maths = { areas, iou, toCorners, makePriors, match, suppress };
+Object.assign(AnnotatedSSD, { areas, iou, toCorners, makePriors, match, suppress });
 })();
