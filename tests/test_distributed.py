@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,10 +11,11 @@ from children import together
 from squares import Squares, Trap, small
 from test_run import OneWhite, augmented, go, records, same, stumble_over_white
 
-from ssd_annotated.checkpoint import read_plain
+from ssd_annotated.checkpoint import read_plain, save_model
 from ssd_annotated.loss import LossParts, MultiBoxLoss
 from ssd_annotated.model import ssd300_vgg16
 from ssd_annotated.training import distributed
+from ssd_annotated.training import run as run_module
 from ssd_annotated.training.distributed import launched
 from ssd_annotated.training.run import Outcome
 from ssd_annotated.training.settings import Settings
@@ -143,6 +145,22 @@ def test_a_signal_to_one_stops_both_and_they_resume_to_the_same_bits(tmp_path):
     assert records(tmp_path / "stopped") == records(tmp_path / "whole")
     one, other = (read_plain(tmp_path / name / "last.pt") for name in ("stopped", "whole"))
     assert same(one, other)
+
+
+def best_there(folder):
+    """Whether the best model is there once the run has ended, although writing it takes long."""
+
+    def slowly(model, path):
+        time.sleep(1)
+        save_model(model, path)
+
+    run_module.save_model = slowly  # in this process, which ends soon
+    outcome = go(folder, validation=Squares(2))
+    return outcome.best is not None and (folder / "best.pt").exists()
+
+
+def test_when_a_run_ends_its_files_are_there_for_all(tmp_path):
+    assert [end.result for end in together(best_there, tmp_path)] == [True, True]
 
 
 def broken(folder):

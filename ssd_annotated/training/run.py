@@ -133,7 +133,10 @@ def run(
                 _save(trainer, folder, best)
         report.finish(best)
         _save(trainer, folder, best)  # here, where signals are still caught
-    stopped_by = _who_stopped(caught) if trainer.next_step < settings.steps else None
+    # All wait here for the first process, which writes: after a run the files are there for all.
+    signals = distributed.gather([caught[:1]], distributed.world_size())
+    ended = trainer.next_step >= settings.steps
+    stopped_by = None if ended else next(some[0] for some in signals if some)
     return Outcome(trainer.next_step, stopped_by, best, report.standing)
 
 
@@ -265,12 +268,6 @@ def _anyone_stopped(caught: list[signal.Signals], model: SSD) -> bool:
     if distributed.world_size() == 1:  # no need to wait until a GPU is done with its step
         return bool(caught)
     return bool(distributed.total(torch.tensor(len(caught), device=model.priors.device)) > 0)
-
-
-def _who_stopped(caught: list[signal.Signals]) -> signal.Signals | None:
-    """The first signal that any process caught."""
-    everybody = distributed.gather([caught[:1]], distributed.world_size())
-    return next((signals[0] for signals in everybody if signals), None)
 
 
 class _Report:
