@@ -423,6 +423,8 @@ def test_what_is_worth_knowing_is_said(flat, asked, tmp_path):
     assert result.stderr == f"{flat}: {told}\n{taken}\n{expected}"
     assert expected in done("check", flat)
     assert len(asked[0]["dataset"]) == 18
+    held_back = run("train", flat, "--val-fraction", 0.2, "--out", tmp_path / "run", *TINY)
+    assert held_back.stderr == result.stderr
 
 
 @pytest.mark.parametrize(("options", "left"), [([], 0), (["--crowds", "keep"], 1)])
@@ -434,6 +436,17 @@ def test_crowds_are_kept_if_asked_for(digits, coco_file, asked, tmp_path, option
     data = f"{digits / 'JPEGImages'}:{coco_file}"
     done("train", data, "--out", tmp_path / "run", *TINY, "--augmentation", "none", *options)
     assert sum(len(target["labels"]) for _, target in asked[0]["dataset"]) == left
+
+
+def test_crowds_alone_are_nothing_to_train_on(digits, coco_file):
+    content = json.loads(coco_file.read_text())
+    for thing in content["annotations"]:
+        thing["iscrowd"] = 1
+    coco_file.write_text(json.dumps(content))
+    result = run("check", f"{digits / 'JPEGImages'}:{coco_file}")
+    assert result.exit_code == 1
+    assert result.stderr == "error: no object to train on\n"
+    assert "9 crowds: left out of training, ignored in evaluation" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -738,6 +751,7 @@ def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
         (["--val", "here", "--val-fraction", 0.1], "give either --val or --val-fraction"),
         (["--val-fraction", 0.001], "--val-fraction 0.001 leaves one side without images"),
         (["--val-fraction", 1], "1.0 is not in the range 0<x<1"),
+        (["--val-fraction", "nan"], "nan is not in the range 0<x<1"),
         (["--fit-priors", "--largest", 0.1], "--fit-priors chooses --smallest and --largest"),
         (
             ["--model", "tiny", "--image-size", 63],

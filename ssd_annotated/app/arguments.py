@@ -127,8 +127,8 @@ class FileOf(click.Path):
 class Share(click.FloatRange):
     """A number between 0 and 1; NaN, which click lets through, is refused."""
 
-    def __init__(self) -> None:
-        super().__init__(0, 1)
+    def __init__(self, **ends: bool) -> None:
+        super().__init__(0, 1, **ends)
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
@@ -136,7 +136,7 @@ class Share(click.FloatRange):
         """The number itself."""
         number = super().convert(value, param, ctx)
         if math.isnan(number):
-            self.fail("nan is not in the range 0<=x<=1.", param, ctx)
+            self.fail(f"nan is not in the range {self._describe_range()}.", param, ctx)
         return number
 
 
@@ -269,7 +269,8 @@ def hold_back(dataset: object, fraction: float) -> tuple[object, object]:
         raise click.UsageError(f"--val-fraction {fraction:g} leaves one side without images")
     rest, held = copy(dataset), copy(dataset)
     rest.records, held.records = parts
-    held.problems = []  # they are reported once
+    held.problems = []  # these and the notes on the folder are reported once
+    held.tell([], [])
     return rest, held
 
 

@@ -267,8 +267,7 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     found = survey(dataset, priors)
     click.echo("\n".join(dataset.understood) + "\n")
     click.echo(survey_table(found))
-    if sum(found.objects.values()):
-        click.echo("\n" + outlook(dataset, *choose_specs(**architecture)))
+    click.echo("\n" + outlook(dataset, *choose_specs(**architecture)))
     if figure:
         from ssd_annotated.app.figures import draw_survey
 
@@ -283,7 +282,7 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 @click.option("--val", type=Data(), multiple=True, metavar="DATA", help="Data to measure mAP on.")
 @click.option(
     "--val-fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Share(min_open=True, max_open=True),
     help="Hold back this part of DATA and measure mAP on it, where there is no other set.",
 )
 @architecture_options
