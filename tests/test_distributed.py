@@ -11,6 +11,7 @@ from children import together
 from squares import Squares, Trap, small
 from test_run import OneWhite, augmented, go, records, same, stumble_over_white
 
+from ssd_annotated.app.arguments import choose_device
 from ssd_annotated.checkpoint import read_plain, save_model
 from ssd_annotated.loss import LossParts, MultiBoxLoss
 from ssd_annotated.model import ssd300_vgg16
@@ -236,6 +237,23 @@ def test_alone_nothing_is_shared(monkeypatch):
         assert distributed.own_part(3) == range(3)
         parts = LossParts(*torch.zeros(3), torch.tensor(7))
         assert distributed.global_share(parts, "positives") == 1
+
+
+def test_each_process_touches_its_own_gpu_and_what_is_not_on_it_waits_for_none(monkeypatch):
+    asked, touched = [], []
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda n, device: [touched.append(device), zeros(n)][1])
+    monkeypatch.setattr(torch.cuda, "set_device", touched.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", asked.append)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    own = torch.device("cuda", 3)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    with launched(choose_device("cuda")) as device:
+        assert device == own
+    assert touched == [own, own]
+    assert asked == ["cpu:gloo,cuda:nccl"]
+    monkeypatch.delenv("LOCAL_RANK")
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
 
 
 def joined():

@@ -310,9 +310,11 @@ def choose_device(device: str | None) -> object:
     """The device that was asked for, or else a GPU, or else the CPU."""
     import torch
 
+    from ssd_annotated.training.distributed import own_device
+
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        place = torch.device(name)
+        place = own_device(torch.device(name))  # to touch another's costs half a gigabyte there
         torch.zeros(1, device=place).item()  # PyTorch knows more names than devices
     except Exception as error:  # each kind of device raises its own
         reason = str(error).splitlines()[0]

@@ -122,7 +122,7 @@ def run(
         _keep_what_breaks(trainer, folder),
     ):
         report = _Report(trainer, log, bar)
-        while trainer.next_step < settings.steps and not _anyone_stopped(caught, model):
+        while trainer.next_step < settings.steps and not _anyone_stopped(caught):
             report.add(trainer.step(), best)
             done = trainer.next_step
             if validation is not None and (done % validate_every == 0 or done == settings.steps):
@@ -263,11 +263,9 @@ def _validate(
 # --- Stopping, and saying how far it is -----------------------------------------------------------
 
 
-def _anyone_stopped(caught: list[signal.Signals], model: SSD) -> bool:
+def _anyone_stopped(caught: list[signal.Signals]) -> bool:
     """Whether any process was stopped: all must stop after the same step, or one waits for ever."""
-    if distributed.world_size() == 1:  # no need to wait until a GPU is done with its step
-        return bool(caught)
-    return bool(distributed.total(torch.tensor(len(caught), device=model.priors.device)) > 0)
+    return bool(distributed.total(torch.tensor(len(caught), device="cpu")))  # waits for no GPU
 
 
 class _Report:
