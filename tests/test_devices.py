@@ -42,9 +42,10 @@ from ssd_annotated.app import detect as app_detect
 from ssd_annotated.app import draw, figures, media, writers
 from ssd_annotated.data import augment, fit, graffiti, survey, warp
 from ssd_annotated.data import voc as voc_data
+from ssd_annotated.drawing import plot
 from ssd_annotated.evaluation import coco, mistakes, voc
 from ssd_annotated.networks import ssdlite
-from ssd_annotated.notebook import plot, show
+from ssd_annotated.notebook import show
 from ssd_annotated.published import conventions, layouts, weights
 from ssd_annotated.support import candidates, storage
 from ssd_annotated.training import (
@@ -336,22 +337,22 @@ CALLS = {
     "nms.postprocess of all": lambda: nms.postprocess(
         PREDICTIONS, PRIORS, 0.0, top_k=None, max_detections=None, max_log_size=4.0, clip=True
     ),
-    "notebook.plot.draw_boxes": lambda: plot.draw_boxes(
+    "drawing.plot.draw_boxes": lambda: plot.draw_boxes(
         axes(), FOUND.boxes, "detection", FOUND.labels, FOUND.scores
     ),
-    "notebook.plot.draw_targets": lambda: plot.draw_targets(axes(), TARGET, NAMES),
-    "notebook.plot.draw_detections": lambda: plot.draw_detections(axes(), FOUND, NAMES),
-    "notebook.plot.draw_priors": lambda: plot.draw_priors(axes(), PRIORS, "negative"),
-    "notebook.plot.draw_priors centres": lambda: plot.draw_priors(
+    "drawing.plot.draw_targets": lambda: plot.draw_targets(axes(), TARGET, NAMES),
+    "drawing.plot.draw_detections": lambda: plot.draw_detections(axes(), FOUND, NAMES),
+    "drawing.plot.draw_priors": lambda: plot.draw_priors(axes(), PRIORS, "negative"),
+    "drawing.plot.draw_priors centres": lambda: plot.draw_priors(
         axes(), PRIORS, "negative", centres=True
     ),
-    "notebook.plot.plot_heatmap": lambda: plot.plot_heatmap(axes(), BOXES[:2], "ab", "cdef"),
-    "notebook.plot.plot_precision_recall": lambda: plot.plot_precision_recall(axes(), CURVE),
-    "notebook.plot.plot_landscape": lambda: plot.plot_landscape(
+    "drawing.plot.plot_heatmap": lambda: plot.plot_heatmap(axes(), BOXES[:2], "ab", "cdef"),
+    "drawing.plot.plot_precision_recall": lambda: plot.plot_precision_recall(axes(), CURVE),
+    "drawing.plot.plot_landscape": lambda: plot.plot_landscape(
         axes(), *PRIORS[:, :2].sort(dim=0).values[:4].T, BOXES[:4], "IoU"
     ),
-    "notebook.plot.plot_shapes": lambda: plot.plot_shapes(axes(), SURVEY.shapes, PRIORS),
-    "notebook.plot.draw_mistake": lambda: [
+    "drawing.plot.plot_shapes": lambda: plot.plot_shapes(axes(), SURVEY.shapes, PRIORS),
+    "drawing.plot.draw_mistake": lambda: [
         plot.draw_mistake(axes(), PHOTO, each) for each in MISTAKES
     ],
     "detection.detect": lambda: detection.detect(MODEL, [PHOTO] * 3, batch_size=2),
@@ -449,7 +450,7 @@ NOT_CALLED = {
     "app.export": "takes seconds, with a copy that it moves to the CPU",
     "model.evaluating": "sets modes; `detect` enters it",
     "support.storage.plain": "from NumPy's numbers to Python's",
-    "notebook.plot.legend_of_kinds": "strings and numbers",
+    "drawing.plot.legend_of_kinds": "strings and numbers",
     "detection.changed": "strings and numbers",
     "app.writers.describe": "strings and numbers",
     "support.downloads.pretrained_state": "downloads a file",
@@ -496,7 +497,7 @@ def test_answers_are_right_wherever_tensors_are_made(capsys):
     assert capsys.readouterr().out == "Right.\n"
 
 
-SHOWING = ("evaluation.", "notebook.", "data.warp.")
+SHOWING = ("evaluation.", "drawing.", "notebook.", "data.warp.")
 
 
 @pytest.mark.parametrize("name", [name for name in CALLS if name.startswith(SHOWING)])

@@ -133,10 +133,7 @@ def run(
                 _save(trainer, folder, best)
         report.finish(best)
         _save(trainer, folder, best)  # here, where signals are still caught
-    # All wait here for the first process, which writes: after a run the files are there for all.
-    signals = distributed.gather([caught[:1]], distributed.world_size())
-    ended = trainer.next_step >= settings.steps
-    stopped_by = None if ended else next(some[0] for some in signals if some)
+    stopped_by = _who_stopped(caught, trainer)
     return Outcome(trainer.next_step, stopped_by, best, report.standing)
 
 
@@ -266,6 +263,17 @@ def _validate(
 def _anyone_stopped(caught: list[signal.Signals]) -> bool:
     """Whether any process was stopped: all must stop after the same step, or one waits for ever."""
     return bool(distributed.total(torch.tensor(len(caught), device="cpu")))  # waits for no GPU
+
+
+def _who_stopped(caught: list[signal.Signals], trainer: Trainer) -> signal.Signals | None:
+    """The first signal that any process caught; None for a run that reached its end.
+
+    All wait here for the first process, which writes: after a run its files are there for all.
+    """
+    everybody = distributed.gather([caught[:1]], distributed.world_size())
+    if trainer.next_step >= trainer.settings.steps:
+        return None
+    return next(signals[0] for signals in everybody if signals)
 
 
 class _Report:
