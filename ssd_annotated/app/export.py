@@ -1,7 +1,6 @@
 """Export to ONNX: one file that finds objects without torch and without this package."""
 
 import copy
-import importlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from ssd_annotated.app.around import (
 from ssd_annotated.app.writers import describe
 from ssd_annotated.coding import decode
 from ssd_annotated.model import SSD
+from ssd_annotated.support.extras import need
 from ssd_annotated.support.files import whole
 
 if TYPE_CHECKING:
@@ -113,9 +113,7 @@ def export_onnx(model: SSD, path: str | Path, opset: int = 18, nms: bool = False
     """
     if Path(path).suffix.lower() != ".onnx":
         raise ValueError(f"{path}: expected a name that ends in .onnx")
-    _check_extra()
-    import onnx
-
+    onnx, _ = (need(name, "onnx", "export to ONNX") for name in ("onnx", "onnxscript"))
     plain = _exportable(model)
     if nms:
         file = _whole_way(plain, opset)
@@ -184,14 +182,3 @@ def _exportable(model: SSD) -> SSD:
             if isinstance(child, nn.AdaptiveMaxPool2d) and child.output_size == 1:
                 parent.register_module(name, GlobalMax())
     return plain
-
-
-def _check_extra() -> None:
-    """Raise an ImportError that says what to install."""
-    try:
-        for name in ("onnx", "onnxscript"):
-            importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            "export to ONNX needs onnx and onnxscript: pip install 'ssd-annotated[onnx]'"
-        ) from error
