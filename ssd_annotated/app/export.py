@@ -148,26 +148,19 @@ def _whole_way(model: SSD, opset: int) -> "ModelProto":
     recipe, count = model.recipe, len(model.priors)
     file = _network(model, opset, "prepared", ["boxes_of_all", "scores_of_all"])
     before, after, graph = Nodes("prepare"), Nodes("find"), file.graph
-    before.add("Identity", [add_preparation(before, "images", recipe)], ["prepared"])
-    for name, found in zip(
-        ("boxes", "scores", "labels"),
-        add_search(after, "boxes_of_all", "scores_of_all", recipe, count),
-    ):
-        after.add("Identity", [found], [name])
-    nodes = [*before.nodes, *graph.node, *after.nodes]
+    images = value("images", UINT8, ["batch", "height", "width", 3])
     shape = ["batch", most_detections(recipe, count)]
-    for field, content in (
-        (graph.node, nodes),
-        (graph.input, [value("images", UINT8, ["batch", "height", "width", 3])]),
-        (
-            graph.output,
-            [
-                value("boxes", FLOAT, [*shape, 4]),
-                value("scores", FLOAT, shape),
-                value("labels", INT64, shape),
-            ],
-        ),
-    ):
+    outputs = [
+        value("boxes", FLOAT, [*shape, 4]),
+        value("scores", FLOAT, shape),
+        value("labels", INT64, shape),
+    ]
+    before.add("Identity", [add_preparation(before, images.name, recipe)], ["prepared"])
+    found = add_search(after, "boxes_of_all", "scores_of_all", recipe, count)
+    for name, output in zip(found, outputs):
+        after.add("Identity", [name], [output.name])
+    nodes = [*before.nodes, *graph.node, *after.nodes]
+    for field, content in (graph.node, nodes), (graph.input, [images]), (graph.output, outputs):
         del field[:]
         field.extend(content)
     graph.initializer.extend([*before.constants, *after.constants])
