@@ -198,13 +198,7 @@ def evaluation_table(evaluation: Evaluation, class_names: Sequence[str]) -> str:
         if label in evaluation.curves:
             curve = evaluation.curves[label]
             best = best_f1(curve)
-            numbers = (
-                float(evaluation.ap[label]),
-                best.f1,
-                best.score,
-                best.precision,
-                best.recall,
-            )
+            numbers = evaluation.ap[label], best.f1, best.score, best.precision, best.recall
             row += [str(len(curve.scores)), *(f"{number:.3f}" for number in numbers)]
         rows.append(row)
     found = sum(len(curve.scores) for curve in evaluation.curves.values())
