@@ -307,6 +307,7 @@ CALLS = {
     "loss.focal_loss": lambda: loss.focal_loss(PREDICTIONS[1], PREDICTIONS[1].argmin(dim=2)),
     "matching.match_priors": lambda: matching.match_priors(PRIORS, BOXES[:3]),
     "matching.bipartite_match": lambda: matching.bipartite_match(BOXES[:3]),
+    "app.writers.entry": lambda: [writers.entry(item, FOUND, NAMES) for item in (FILE, FRAME)],
     "app.writers.found_plainly": lambda: writers.found_plainly(PHOTO, FOUND, NAMES),
     "app.writers.json_document": lambda: write(
         writers.json_document(Path("a.json"), {}, NAMES), FILE
@@ -440,6 +441,8 @@ FACTORIES = {
 #: Functions, or all of a module's, that are not called, and why.
 NOT_CALLED = {
     "app.arguments": "strings come in, and what is done with them is done by functions above",
+    "app.building": "the same",
+    "app.reports": "the same",
     "app.cli": "the same",
     "app.around": "names of ONNX's values, and numbers",
     "app.detect.Job.recipe_for": "strings and numbers",

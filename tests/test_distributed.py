@@ -11,7 +11,7 @@ from children import together
 from squares import Squares, Trap, small
 from test_run import OneWhite, augmented, go, records, same, stumble_over_white
 
-from ssd_annotated.app.arguments import choose_device
+from ssd_annotated.app.building import choose_device
 from ssd_annotated.checkpoint import read_plain, save_model
 from ssd_annotated.loss import LossParts, MultiBoxLoss
 from ssd_annotated.model import ssd300_vgg16
