@@ -453,6 +453,7 @@ NOT_CALLED = {
     "app.export": "takes seconds, with a copy that it moves to the CPU",
     "model.evaluating": "sets modes; `detect` enters it",
     "support.storage.plain": "from NumPy's numbers to Python's",
+    "training.train.Record.read": "to Python's numbers; `train` reads every record",
     "drawing.plot.legend_of_kinds": "strings and numbers",
     "detection.changed": "strings and numbers",
     "app.writers.describe": "strings and numbers",
