@@ -121,8 +121,8 @@ def main(traceback: bool) -> None:  # noqa: ARG001 (read by `Commands.invoke`)
     ones, and ROOT:-0.1 takes the rest; ROOT:all takes everything. ROOT:SET:0.9 is a share of a
     set. `check` says how a folder is understood.
 
-    MODEL is a file, such as best.pt of a run or a checkpoint that somebody published, or
-    "tiny-graffiti", which ships with the package.
+    MODEL is a file, such as best.pt of a run or a published checkpoint, or "tiny-graffiti", which
+    ships with the package.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # must not fail where "×" cannot be shown
@@ -239,9 +239,8 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 @click.option("--widths", nargs=6, type=int, help="Channels of TinySSD's six blocks.")
 @click.option(
     "--weights",
-    help="imagenet, none, or a file: a model, or a checkpoint that somebody published; it "
-    "determines architecture and priors too.  "
-    "[default: imagenet; none for TinySSD]",
+    help="imagenet, none, or a file: a model or a published checkpoint, which also determines the "
+    "architecture and the priors.  [default: imagenet; none for TinySSD]",
 )
 @click.option(
     "--augmentation",

@@ -57,7 +57,7 @@ def load_checkpoint(
     Raises
     ------
     ValueError
-        If the names are nobody's, or the file holds code beside its tensors.
+        If no layout has these names, or the file holds code beside its tensors.
     """
     content = source if isinstance(source, Mapping) else read_plain(source)
     if is_ours(content):
