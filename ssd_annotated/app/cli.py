@@ -325,7 +325,7 @@ def train(
         if rank() == 0:
             report_run(outcome, out)
         if outcome.best is not None and outcome.stopped_by is None:
-            report_results(Path(out), validation, place, chosen.batch_size)
+            report_results(Path(out), validation, place, chosen)
 
 
 @main.command("evaluate")

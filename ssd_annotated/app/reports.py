@@ -61,7 +61,7 @@ def write_json(numbers: dict[str, object], file: str) -> None:
         partial.write_text(json.dumps(plain(numbers), indent=2) + "\n", encoding="utf-8")
 
 
-def report_results(out: Path, dataset: object, device: object, batch_size: int) -> None:
+def report_results(out: Path, dataset: object, device: object, settings: object) -> None:
     """Print the best model's table on the validation set, and draw its ten worst images."""
     from ssd_annotated.checkpoint import load_model
     from ssd_annotated.evaluation.voc import evaluate, evaluation_table
@@ -71,7 +71,7 @@ def report_results(out: Path, dataset: object, device: object, batch_size: int) 
 
     network = load_model(out / BEST).to(device)
     names = network.recipe.class_names
-    measured = detect_all(network, dataset, batch_size)
+    measured = detect_all(network, dataset, settings.batch_size, settings.workers)
     if rank() > 0:
         return
     click.echo("\n" + evaluation_table(evaluate(*measured, len(names)), names))
