@@ -226,15 +226,19 @@ def class_names_of(num_classes: int, names: tuple[str, ...] | None) -> tuple[str
     return tuple(names or ("background", *map(str, range(1, num_classes))))
 
 
+def check_maps(spec: ModelSpec, recipe: Recipe, maps: tuple[int, ...]) -> None:
+    """Raise a ValueError unless the priors are made for the maps that the network has."""
+    if tuple(spec.priors.feature_maps) != maps:
+        raise ValueError(
+            f"{spec.architecture} has feature maps of {maps} cells a side at {recipe.image_size} "
+            f"pixels, but the priors are for {spec.priors.feature_maps}"
+        )
+
+
 def _build_tiny(spec: ModelSpec, recipe: Recipe) -> SSD:
     if len(spec.widths) != 6 or min(spec.widths) < 1:
         raise ValueError(f"widths must be six positive numbers of channels, not {spec.widths}")
-    maps = tiny_priors(recipe.image_size).feature_maps
-    if tuple(spec.priors.feature_maps) != maps:
-        raise ValueError(
-            f"tiny_ssd has feature maps of {maps} cells a side at {recipe.image_size} pixels, but "
-            f"the priors are for {spec.priors.feature_maps}"
-        )
+    check_maps(spec, recipe, tiny_priors(recipe.image_size).feature_maps)
     inputs = (3, *spec.widths)
     blocks = [down_block(i, o) for i, o in pairwise(inputs)]
     extras = [*blocks[3:], nn.AdaptiveMaxPool2d(1)]
@@ -340,12 +344,7 @@ def _vgg_maps(architecture: str, image_size: int) -> tuple[int, ...]:
 
 
 def _build_vgg(spec: ModelSpec, recipe: Recipe) -> SSD:
-    maps = _vgg_maps(spec.architecture, recipe.image_size)
-    if tuple(spec.priors.feature_maps) != maps:
-        raise ValueError(
-            f"{spec.architecture} has feature maps of {maps} cells a side at {recipe.image_size} "
-            f"pixels, but the priors are for {spec.priors.feature_maps}"
-        )
+    check_maps(spec, recipe, _vgg_maps(spec.architecture, recipe.image_size))
     plan = _VGG_EXTRAS[spec.architecture]
     channels = (512, 1024, *(outputs for _, outputs, *_ in plan))
     extras = [extra_block(i, *block) for i, block in zip(channels[1:], plan)]

@@ -26,7 +26,7 @@ from click.testing import CliRunner
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large as torchvision_ssdlite
 
 import ssd_annotated
-from ssd_annotated.app import arguments, cli, export
+from ssd_annotated.app import arguments, building, cli, export, reports
 from ssd_annotated.app import detect as app_detect
 from ssd_annotated.app.detect import Tally
 from ssd_annotated.checkpoint import load_model, pretrained, save_model
@@ -423,6 +423,8 @@ def test_what_is_worth_knowing_is_said(flat, asked, tmp_path):
     assert result.stderr == f"{flat}: {told}\n{taken}\n{expected}"
     assert expected in done("check", flat)
     assert len(asked[0]["dataset"]) == 18
+    held_back = run("train", flat, "--val-fraction", 0.2, "--out", tmp_path / "run", *TINY)
+    assert held_back.stderr == result.stderr
 
 
 @pytest.mark.parametrize(("options", "left"), [([], 0), (["--crowds", "keep"], 1)])
@@ -434,6 +436,17 @@ def test_crowds_are_kept_if_asked_for(digits, coco_file, asked, tmp_path, option
     data = f"{digits / 'JPEGImages'}:{coco_file}"
     done("train", data, "--out", tmp_path / "run", *TINY, "--augmentation", "none", *options)
     assert sum(len(target["labels"]) for _, target in asked[0]["dataset"]) == left
+
+
+def test_crowds_alone_are_nothing_to_train_on(digits, coco_file):
+    content = json.loads(coco_file.read_text())
+    for thing in content["annotations"]:
+        thing["iscrowd"] = 1
+    coco_file.write_text(json.dumps(content))
+    result = run("check", f"{digits / 'JPEGImages'}:{coco_file}")
+    assert result.exit_code == 1
+    assert result.stderr == "error: no object to train on\n"
+    assert "9 crowds: left out of training, ignored in evaluation" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -658,9 +671,9 @@ def test_quick_settings_are_other_defaults(digits, asked, tmp_path):
 
 def test_one_size_alone_keeps_the_other():
     spec = tiny_priors(256)
-    assert arguments.choose_priors("tiny", None, 0.1, None) == rescale_priors(spec, 0.1, 0.88)
-    assert arguments.choose_priors("tiny", None, None, 0.7) == rescale_priors(spec, 0.2, 0.7)
-    assert arguments.choose_priors("tiny", None, None, None) == spec
+    assert building.choose_priors("tiny", None, 0.1, None) == rescale_priors(spec, 0.1, 0.88)
+    assert building.choose_priors("tiny", None, None, 0.7) == rescale_priors(spec, 0.2, 0.7)
+    assert building.choose_priors("tiny", None, None, None) == spec
 
 
 def test_the_seed_decides_on_the_weights(digits, asked, tmp_path):
@@ -711,11 +724,19 @@ def test_which_classes_are_kept_is_said(digits, asked, tmp_path):
     assert torch.equal(now[:, [0, 8, 4]], was[:, [0, 1, 3]])
 
 
+@pytest.mark.usefixtures("asked")
+def test_of_several_processes_the_first_speaks(digits, tmp_path, monkeypatch):
+    save_model(tiny_ssd(2, 64, (4,) * 6, ("background", "7")), tmp_path / "old.pt")
+    monkeypatch.setattr("ssd_annotated.training.distributed.rank", lambda: 1)
+    result = run("train", digits, "--out", tmp_path, "--weights", tmp_path / "old.pt")
+    assert (result.exit_code, result.output) == (0, "")
+
+
 def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
     before = load_model(tiny_file)
     names = ("background", "cat", "dog")
     with click.Context(cli.main.commands["train"]):
-        model = arguments.new_model(names, str(tiny_file), None, "ssd300")
+        model = building.new_model(names, str(tiny_file), None, "ssd300")
     assert model.spec == replace(before.spec, num_classes=3)
     assert model.recipe == replace(before.recipe, class_names=names)
     new = model.state_dict()
@@ -738,6 +759,7 @@ def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
         (["--val", "here", "--val-fraction", 0.1], "give either --val or --val-fraction"),
         (["--val-fraction", 0.001], "--val-fraction 0.001 leaves one side without images"),
         (["--val-fraction", 1], "1.0 is not in the range 0<x<1"),
+        (["--val-fraction", "nan"], "nan is not in the range 0<x<1"),
         (["--fit-priors", "--largest", 0.1], "--fit-priors chooses --smallest and --largest"),
         (
             ["--model", "tiny", "--image-size", 63],
@@ -960,7 +982,7 @@ def test_evaluate_refuses_a_number_that_cannot_be(digits, option):
 
 def test_numbers_are_written_whole_or_not_at_all(monkeypatch, tmp_path):
     file = tmp_path / "new" / "numbers.json"
-    cli.write_json({"mean_ap": 0.5}, str(file))
+    reports.write_json({"mean_ap": 0.5}, str(file))
     before = file.read_bytes()
 
     def disk_full(path, *_, **__):
@@ -969,7 +991,7 @@ def test_numbers_are_written_whole_or_not_at_all(monkeypatch, tmp_path):
 
     monkeypatch.setattr(Path, "write_text", disk_full)
     with pytest.raises(OSError, match="no space left"):
-        cli.write_json({"mean_ap": 0.25}, str(file))
+        reports.write_json({"mean_ap": 0.25}, str(file))
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
 
@@ -993,6 +1015,25 @@ def test_models_that_are_not_there(digits, model, message):
     result = run("evaluate", model, digits)
     assert result.exit_code == 1
     assert result.stderr.startswith(message)
+
+
+def test_a_file_that_holds_other_tensors(digits, tmp_path):
+    for content, message in (
+        ([1, 2], "holds no model: expected spec, recipe and state_dict"),
+        ({"state_dict": [1, 2]}, "expected a state_dict (names and tensors), not a list"),
+        ({"weight": torch.zeros(1)}, "nobody's checkpoint: ['weight'] ... are no names of"),
+    ):
+        torch.save(content, tmp_path / "other.pth")
+        result = run("evaluate", tmp_path / "other.pth", digits)
+        assert result.exit_code == 1, result.exception
+        assert result.stderr.startswith(f"error: {tmp_path / 'other.pth'}")
+        assert message in result.stderr
+
+
+def test_cocos_numbers_need_an_extra_that_is_asked_for_first(monkeypatch, digits):
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    result = run("evaluate", "no-such-model", digits, "--coco")
+    assert result.stderr == "error: --coco needs pycocotools: pip install 'ssd-annotated[coco]'\n"
 
 
 def test_a_file_that_is_no_model(digits, tmp_path):
@@ -1094,7 +1135,7 @@ def test_freed_memory_is_kept():
     code = """
 import resource, sys
 import numpy as np
-from ssd_annotated.app.arguments import keep_freed_memory
+from ssd_annotated.app.building import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 for _ in range(2):  # the second round is counted

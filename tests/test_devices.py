@@ -42,9 +42,10 @@ from ssd_annotated.app import detect as app_detect
 from ssd_annotated.app import draw, figures, media, writers
 from ssd_annotated.data import augment, fit, graffiti, survey, warp
 from ssd_annotated.data import voc as voc_data
+from ssd_annotated.drawing import plot
 from ssd_annotated.evaluation import coco, mistakes, voc
 from ssd_annotated.networks import ssdlite
-from ssd_annotated.notebook import plot, show
+from ssd_annotated.notebook import show
 from ssd_annotated.published import conventions, layouts, weights
 from ssd_annotated.support import candidates, storage
 from ssd_annotated.training import (
@@ -306,6 +307,7 @@ CALLS = {
     "loss.focal_loss": lambda: loss.focal_loss(PREDICTIONS[1], PREDICTIONS[1].argmin(dim=2)),
     "matching.match_priors": lambda: matching.match_priors(PRIORS, BOXES[:3]),
     "matching.bipartite_match": lambda: matching.bipartite_match(BOXES[:3]),
+    "app.writers.entry": lambda: [writers.entry(item, FOUND, NAMES) for item in (FILE, FRAME)],
     "app.writers.found_plainly": lambda: writers.found_plainly(PHOTO, FOUND, NAMES),
     "app.writers.json_document": lambda: write(
         writers.json_document(Path("a.json"), {}, NAMES), FILE
@@ -336,22 +338,22 @@ CALLS = {
     "nms.postprocess of all": lambda: nms.postprocess(
         PREDICTIONS, PRIORS, 0.0, top_k=None, max_detections=None, max_log_size=4.0, clip=True
     ),
-    "notebook.plot.draw_boxes": lambda: plot.draw_boxes(
+    "drawing.plot.draw_boxes": lambda: plot.draw_boxes(
         axes(), FOUND.boxes, "detection", FOUND.labels, FOUND.scores
     ),
-    "notebook.plot.draw_targets": lambda: plot.draw_targets(axes(), TARGET, NAMES),
-    "notebook.plot.draw_detections": lambda: plot.draw_detections(axes(), FOUND, NAMES),
-    "notebook.plot.draw_priors": lambda: plot.draw_priors(axes(), PRIORS, "negative"),
-    "notebook.plot.draw_priors centres": lambda: plot.draw_priors(
+    "drawing.plot.draw_targets": lambda: plot.draw_targets(axes(), TARGET, NAMES),
+    "drawing.plot.draw_detections": lambda: plot.draw_detections(axes(), FOUND, NAMES),
+    "drawing.plot.draw_priors": lambda: plot.draw_priors(axes(), PRIORS, "negative"),
+    "drawing.plot.draw_priors centres": lambda: plot.draw_priors(
         axes(), PRIORS, "negative", centres=True
     ),
-    "notebook.plot.plot_heatmap": lambda: plot.plot_heatmap(axes(), BOXES[:2], "ab", "cdef"),
-    "notebook.plot.plot_precision_recall": lambda: plot.plot_precision_recall(axes(), CURVE),
-    "notebook.plot.plot_landscape": lambda: plot.plot_landscape(
+    "drawing.plot.plot_heatmap": lambda: plot.plot_heatmap(axes(), BOXES[:2], "ab", "cdef"),
+    "drawing.plot.plot_precision_recall": lambda: plot.plot_precision_recall(axes(), CURVE),
+    "drawing.plot.plot_landscape": lambda: plot.plot_landscape(
         axes(), *PRIORS[:, :2].sort(dim=0).values[:4].T, BOXES[:4], "IoU"
     ),
-    "notebook.plot.plot_shapes": lambda: plot.plot_shapes(axes(), SURVEY.shapes, PRIORS),
-    "notebook.plot.draw_mistake": lambda: [
+    "drawing.plot.plot_shapes": lambda: plot.plot_shapes(axes(), SURVEY.shapes, PRIORS),
+    "drawing.plot.draw_mistake": lambda: [
         plot.draw_mistake(axes(), PHOTO, each) for each in MISTAKES
     ],
     "detection.detect": lambda: detection.detect(MODEL, [PHOTO] * 3, batch_size=2),
@@ -439,6 +441,8 @@ FACTORIES = {
 #: Functions, or all of a module's, that are not called, and why.
 NOT_CALLED = {
     "app.arguments": "strings come in, and what is done with them is done by functions above",
+    "app.building": "the same",
+    "app.reports": "the same",
     "app.cli": "the same",
     "app.around": "names of ONNX's values, and numbers",
     "app.detect.Job.recipe_for": "strings and numbers",
@@ -449,7 +453,8 @@ NOT_CALLED = {
     "app.export": "takes seconds, with a copy that it moves to the CPU",
     "model.evaluating": "sets modes; `detect` enters it",
     "support.storage.plain": "from NumPy's numbers to Python's",
-    "notebook.plot.legend_of_kinds": "strings and numbers",
+    "training.train.Record.read": "to Python's numbers; `train` reads every record",
+    "drawing.plot.legend_of_kinds": "strings and numbers",
     "detection.changed": "strings and numbers",
     "app.writers.describe": "strings and numbers",
     "support.downloads.pretrained_state": "downloads a file",
@@ -496,7 +501,7 @@ def test_answers_are_right_wherever_tensors_are_made(capsys):
     assert capsys.readouterr().out == "Right.\n"
 
 
-SHOWING = ("evaluation.", "notebook.", "data.warp.")
+SHOWING = ("evaluation.", "drawing.", "notebook.", "data.warp.")
 
 
 @pytest.mark.parametrize("name", [name for name in CALLS if name.startswith(SHOWING)])
@@ -513,11 +518,10 @@ def test_numpy_is_not_handed_what_may_lie_on_a_gpu(name, monkeypatch):
     CALLS[name]()
 
 
-def test_one_process_asks_no_device_whether_to_stop():
-    # Code that waits for a GPU's answer raises on meta, which has no answers.
-    far = copy.deepcopy(MODEL).to("meta")
-    assert not run._anyone_stopped([], far)
-    assert run._anyone_stopped([signal.SIGTERM], far)
+def test_whether_to_stop_is_asked_of_no_other_device():
+    with torch.device("meta"):  # which has no answers
+        assert not run._anyone_stopped([])
+        assert run._anyone_stopped([signal.SIGTERM])
 
 
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")

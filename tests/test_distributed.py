@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,10 +11,12 @@ from children import together
 from squares import Squares, Trap, small
 from test_run import OneWhite, augmented, go, records, same, stumble_over_white
 
-from ssd_annotated.checkpoint import read_plain
+from ssd_annotated.app.building import choose_device
+from ssd_annotated.checkpoint import read_plain, save_model
 from ssd_annotated.loss import LossParts, MultiBoxLoss
 from ssd_annotated.model import ssd300_vgg16
 from ssd_annotated.training import distributed
+from ssd_annotated.training import run as run_module
 from ssd_annotated.training.distributed import launched
 from ssd_annotated.training.run import Outcome
 from ssd_annotated.training.settings import Settings
@@ -145,6 +148,22 @@ def test_a_signal_to_one_stops_both_and_they_resume_to_the_same_bits(tmp_path):
     assert same(one, other)
 
 
+def best_there(folder):
+    """Whether the best model is there once the run has ended, although writing it takes long."""
+
+    def slowly(model, path):
+        time.sleep(1)
+        save_model(model, path)
+
+    run_module.save_model = slowly  # in this process, which ends soon
+    outcome = go(folder, validation=Squares(2))
+    return outcome.best is not None and (folder / "best.pt").exists()
+
+
+def test_when_a_run_ends_its_files_are_there_for_all(tmp_path):
+    assert [end.result for end in together(best_there, tmp_path)] == [True, True]
+
+
 def broken(folder):
     model = small()
     model.register_forward_pre_hook(stumble_over_white)
@@ -218,6 +237,23 @@ def test_alone_nothing_is_shared(monkeypatch):
         assert distributed.own_part(3) == range(3)
         parts = LossParts(*torch.zeros(3), torch.tensor(7))
         assert distributed.global_share(parts, "positives") == 1
+
+
+def test_each_process_touches_its_own_gpu_and_what_is_not_on_it_waits_for_none(monkeypatch):
+    asked, touched = [], []
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda n, device: [touched.append(device), zeros(n)][1])
+    monkeypatch.setattr(torch.cuda, "set_device", touched.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", asked.append)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    own = torch.device("cuda", 3)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    with launched(choose_device("cuda")) as device:
+        assert device == own
+    assert touched == [own, own]
+    assert asked == ["cpu:gloo,cuda:nccl"]
+    monkeypatch.delenv("LOCAL_RANK")
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
 
 
 def joined():

@@ -1,5 +1,9 @@
 """Fit: the forecast counts what an augmented data set shows, and fitted priors cover more."""
 
+from copy import copy
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -34,6 +38,16 @@ def test_seen_targets_are_spread_over_a_large_data_set(small_digits, monkeypatch
     monkeypatch.setattr("ssd_annotated.data.fit.MOST", 3)
     counts = [len(target["boxes"]) for target in seen_targets(small_digits, AUGMENTATIONS["none"])]
     assert counts == [len(small_digits.target(index)["boxes"]) for index in (0, 19, 39)]
+
+
+def test_images_without_objects_are_passed_over(small_digits, monkeypatch):
+    monkeypatch.setattr("ssd_annotated.data.fit.MOST", 3)
+    data, (first, second, *_) = copy(small_digits), small_digits.records
+    flags = dict.fromkeys(("difficult", "truncated", "crowd"), np.zeros(0, dtype=bool))
+    empty = replace(first, boxes=first.boxes[:0], names=(), **flags)
+    data.records = [empty] * 9 + [second] + [empty] * 9
+    (target,) = seen_targets(data, AUGMENTATIONS["none"])
+    torch.testing.assert_close(target["boxes"], small_digits.target(1)["boxes"])
 
 
 @pytest.mark.parametrize("name", ["caffe", "gentle"])

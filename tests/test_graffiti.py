@@ -1,6 +1,7 @@
 """The data set is an instrument: these tests pin what it can measure."""
 
 import pickle
+import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from functools import lru_cache
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
 
 from ssd_annotated.boxes import cxcywh_to_xyxy, pairwise_iou
 from ssd_annotated.data import layout, spray
@@ -124,7 +126,7 @@ def test_strokes_find_room():
 def test_splits_share_no_digit_image():
     train, test = map(spray.digit_indices, ("train", "test"))
     assert sorted(np.concatenate([*train, *test])) == list(range(1797))
-    written = spray.need("sklearn.datasets").load_digits().target
+    written = load_digits().target
     for digit in range(10):
         assert (written[np.concatenate([train[digit], test[digit]])] == digit).all()
         assert len(test[digit]) == len(spray.handwriting("test")[digit]) >= 35
@@ -143,7 +145,7 @@ def test_splits_share_no_photograph():
 
 
 def test_glyphs_agree_with_the_original_images():
-    images = spray.need("sklearn.datasets").load_digits().images
+    images = load_digits().images
     for image in images[:100]:
         small = cv2.resize(spray.trace(image).field, (12, 12), interpolation=cv2.INTER_AREA)
         assert np.corrcoef(small.ravel(), np.pad(image, 2).ravel())[0, 1] > 0.9
@@ -416,12 +418,9 @@ def test_index_outside_is_an_index_error():
 
 
 def test_missing_extra_says_what_to_install(monkeypatch):
-    def refuse(name, *_):
-        raise ImportError(name)
-
-    monkeypatch.setattr(spray, "import_module", refuse)
-    with pytest.raises(ImportError, match=r"need sklearn: pip install \"ssd-annotated\[graffiti\]"):
-        spray.need("sklearn.datasets")
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ImportError, match=r"needs sklearn: pip install 'ssd-annotated\[graffiti\]"):
+        spray.digit_indices("train")
 
 
 @pytest.mark.parametrize("image_size", [16, 300])

@@ -86,9 +86,9 @@ def test_the_worst_come_first():
 
 
 def test_bad_settings_are_named():
-    with pytest.raises(ValueError, match=r"minimum_score must be in \[0, 1\], not 1.5"):
+    with pytest.raises(ValueError, match=r"minimum_score must lie in \[0, 1\], not 1.5"):
         find_mistakes([NOTHING], [EMPTY], 2, minimum_score=1.5)
-    with pytest.raises(ValueError, match=r"iou_threshold must be in \(0, 1\], not 0"):
+    with pytest.raises(ValueError, match=r"iou_threshold must be an IoU in \(0, 1\], not 0"):
         find_mistakes([NOTHING], [EMPTY], 2, iou_threshold=0)
     with pytest.raises(ValueError, match="label 2 is outside"):
         find_mistakes([found(place(0), [0.9], [2])], [EMPTY], 2)

@@ -14,8 +14,9 @@ ALLOWED = {
     "published": {plan.CORE, "support", "networks"},
     "evaluation": {plan.CORE, "support"},
     "training": {plan.CORE, "support", "data", "evaluation"},
-    "notebook": {plan.CORE, "evaluation"},
-    "app": {plan.CORE, "support", "data", "evaluation", "training", "notebook", "published"},
+    "drawing": {plan.CORE, "evaluation"},
+    "notebook": {plan.CORE, "drawing"},
+    "app": {plan.CORE, "support", "data", "evaluation", "training", "drawing", "published"},
 }
 #: The core's modules in order: each may import those before it.
 ORDER = (

@@ -12,10 +12,10 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import same_color, to_hex, to_rgb
 from matplotlib.patches import Rectangle
 
+from ssd_annotated.drawing import plot
 from ssd_annotated.evaluation.mistakes import Mistake
 from ssd_annotated.evaluation.voc import PrecisionRecall
 from ssd_annotated.nms import Detections
-from ssd_annotated.notebook import plot
 
 BOXES = torch.tensor([[0.25, 0.5, 0.75, 1.0], [0.0, 0.125, 0.5, 0.25]])
 PHOTO = np.arange(40 * 60 * 3, dtype=np.uint8).reshape(40, 60, 3)

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ssd_annotated.drawing import plot
 from ssd_annotated.matching import match_priors
 from ssd_annotated.model import SSD
-from ssd_annotated.notebook import plot, show
+from ssd_annotated.notebook import show
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import torch
 
 from ssd_annotated.model import ssd300_vgg16, tiny_ssd
+from ssd_annotated.networks.ssdlite import ssdlite320_mobilenet_v3_large
 from ssd_annotated.training.transfer import start_from
 
 NAMES = ("background", "cat", "dog", "owl")
@@ -37,6 +38,18 @@ def test_as_many_other_classes_are_other_classes():
     before, after = (m.confidence_heads[2].bias.unflatten(0, (4, 4)) for m in (old, new))
     assert torch.equal(after[:, [0, 1, 3]], before[:, [0, 3, 1]])
     assert not torch.isclose(after[:, 2], before[:, 2]).any()
+
+
+def test_a_layer_that_is_as_wide_as_all_rows_together_has_no_rows():
+    # SSDLite's first head looks at 672 channels one by one: as many as six priors of 112 classes.
+    names = ("background", *map(str, range(1, 112)))
+    old = ssdlite320_mobilenet_v3_large(112, class_names=names, image_size=64)
+    before, after = (m.state_dict() for m in (old, start_from(old, ("background", "7"))))
+    name = "confidence_heads.0.0.0.weight"
+    assert torch.equal(after[name], before[name])
+    rows = "confidence_heads.0.1.weight"
+    was, now = (x[rows].unflatten(0, (6, -1)) for x in (before, after))
+    assert torch.equal(now, was[:, [0, 7]])
 
 
 def test_maps_with_different_numbers_of_priors():

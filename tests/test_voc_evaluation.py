@@ -216,10 +216,10 @@ def test_class_agnostic_asks_only_where():
         ({"true_labels": [0]}, r"targets\[0\]: label 0 is outside 1\.\.2"),
         ({"scores": [1.5]}, r"score 1\.5 is outside \[0, 1\]"),
         ({"scores": [float("nan")]}, r"score nan is outside \[0, 1\]"),
-        ({"scores": [0.5, 0.4]}, r"1 labels, scores \(2,\)"),
+        ({"scores": [0.5, 0.4]}, r"1 boxes, scores \(2,\)"),
         ({"labels": [1, 1]}, r"1 boxes, labels \(2,\)"),
-        ({"difficult": [True, False]}, r"1 labels, difficult \(2,\)"),
-        ({"iou_threshold": 0.0}, r"iou_threshold must be in \(0, 1\], not 0\.0"),
+        ({"difficult": [True, False]}, r"1 boxes, difficult \(2,\)"),
+        ({"iou_threshold": 0.0}, r"iou_threshold must be an IoU in \(0, 1\], not 0\.0"),
         ({"method": "coco"}, r"not 'coco'"),
         ({"boxes": torch.tensor([[0.5, 0, 0.1, 1]])}, r"detections\[0\] boxes\[0\]"),
     ],
@@ -468,6 +468,8 @@ def test_a_score_of_zero_is_not_taken_for_the_fault_of_another_image():
     fine = found(place(0), [0.0])
     with pytest.raises(ValueError, match=r"detections\[1\]: label 3 is outside 1..2"):
         evaluate([fine, found(place(0), [0.5], [3])], [EMPTY, EMPTY], 3)
+    with pytest.raises(ValueError, match=r"targets\[1\] boxes\[0\] = "):
+        evaluate([fine, fine], [EMPTY, truth(-place(0), [1])], 3)
 
 
 # ---------------------------------------------------------------- cost

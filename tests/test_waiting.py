@@ -58,10 +58,10 @@ def no_waiting():
 class Read(train.Record):
     """A record whose losses have arrived when they are read, one step later."""
 
-    def _all(self):
+    def read(self):
         allowed.append(self)
         try:
-            return super()._all()
+            return super().read()
         finally:
             allowed.pop()
 

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 
 from ssd_annotated import GraffitiDigits, detect, pretrained
 from ssd_annotated.data.graffiti import CLASS_NAMES
-from ssd_annotated.notebook import plot
+from ssd_annotated.drawing import plot
 
 TARGET = Path(__file__).parent.parent / "book" / "_static" / "detections.jpg"
 SCENES = (0, 1, 2, 3, 4, 5, 6, 7)  # the first test scenes of a seed of their own

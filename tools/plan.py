@@ -16,13 +16,14 @@ TARGET = ROOT / "book" / "_static" / "plan.svg"
 CORE = "core"
 #: Where each part is drawn: its row, counted from above, and its left and right edge in pixels.
 PLACES = {
-    "app": (0, 20, 680),
-    "training": (1, 20, 300),
-    "notebook": (1, 320, 480),
-    "published": (1, 500, 680),
-    "data": (2, 20, 240),
-    "evaluation": (2, 260, 460),
-    "networks": (2, 480, 680),
+    "app": (0, 20, 500),
+    "notebook": (0, 520, 680),
+    "published": (1, 20, 150),
+    "training": (1, 170, 440),
+    "drawing": (1, 460, 680),
+    "networks": (2, 20, 150),
+    "data": (2, 170, 390),
+    "evaluation": (2, 410, 680),
     CORE: (3, 20, 680),
     "support": (4, 20, 680),
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from skimage import data
 
 from ssd_annotated import (
     PRESETS,
@@ -25,7 +26,6 @@ from ssd_annotated import (
     pretrained,
 )
 from ssd_annotated.data.graffiti import CLASS_NAMES
-from ssd_annotated.data.spray import need
 from ssd_annotated.transforms import collate
 
 TARGET = Path(__file__).resolve().parent.parent / "book" / "_static" / "try" / "data"
@@ -56,7 +56,6 @@ def photograph(image: np.ndarray, alt: str, objects: dict[str, tuple[int, ...]])
 
 def photographs() -> dict[str, dict]:
     """The two photographs that chapters 2, 3 and 5 explain boxes with."""
-    data = need("skimage.data")
     astronaut = {
         "head": (153, 15, 302, 190),
         "mission patch": (133, 348, 208, 422),

@@ -1,24 +1,19 @@
-"""The command line's arguments and options, and the objects that they stand for."""
+"""The command line's arguments and options; `building` makes of them what they stand for."""
 
 # Nothing heavy is imported at the top, so that `ssd-annotated --help` answers at once. That is why
 # the types of torch and of the package are written as `object`.
-import ctypes
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
-from dataclasses import replace
-from functools import cache, partial, reduce
+from functools import cache, reduce
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import click
-from click.core import ParameterSource
 
-from ssd_annotated.data.find import in_share, split_data
+from ssd_annotated.data.find import split_data
 
 Sets = Sequence[tuple[str, str | None]]  # what DATA arguments name
 #: What ``--model`` names: the package's function that builds it, and the usual side of its images.
@@ -127,8 +122,8 @@ class FileOf(click.Path):
 class Share(click.FloatRange):
     """A number between 0 and 1; NaN, which click lets through, is refused."""
 
-    def __init__(self) -> None:
-        super().__init__(0, 1)
+    def __init__(self, **ends: bool) -> None:
+        super().__init__(0, 1, **ends)
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
@@ -136,7 +131,7 @@ class Share(click.FloatRange):
         """The number itself."""
         number = super().convert(value, param, ctx)
         if math.isnan(number):
-            self.fail("nan is not in the range 0<=x<=1.", param, ctx)
+            self.fail(f"nan is not in the range {self._describe_range()}.", param, ctx)
         return number
 
 
@@ -162,6 +157,9 @@ def usage_errors() -> Iterator[None]:
         raise click.UsageError(str(error)) from error
 
 
+# --- Options that several commands have -----------------------------------------------------------
+
+
 def out_option(help_: str, type_: click.ParamType) -> Callable:
     """``--out``, where a command writes; every command that must write has this option."""
     return click.option("--out", required=True, type=type_, help=help_)
@@ -174,14 +172,12 @@ on_bad_option = click.option(
     "--on-bad",
     type=click.Choice(["raise", "skip"]),
     default="raise",
-    show_default=True,
     help="Stop at the first bad file or object, or leave it out and report it.",
 )
 crowds_option = click.option(
     "--crowds",
     type=click.Choice(["ignore", "keep"]),
     default="ignore",
-    show_default=True,
     help="Boxes around groups of objects (COCO's format only): leave them out of training and "
     "ignore them in evaluation, as COCO does, or keep them as ordinary objects.",
 )
@@ -189,14 +185,13 @@ device_option = click.option(
     "--device", help="cpu, cuda, cuda:1, mps, ...  [default: cuda if there is a GPU, else cpu]"
 )
 batch_option = click.option(
-    "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images in a batch."
+    "--batch-size", type=click.IntRange(1), default=8, help="Images in a batch."
 )
 ARCHITECTURE = {
     "model": click.option(
         "--model",
         type=click.Choice(list(MODELS)),
         default="ssd300",
-        show_default=True,
         help="TinySSD, the paper's SSD300 or SSD512 on VGG-16, or SSDLite on MobileNetV3.",
     ),
     "image_size": click.option(
@@ -216,257 +211,3 @@ ARCHITECTURE = {
 def architecture_options(command: Callable) -> Callable:
     """Add the options in `ARCHITECTURE`."""
     return reduce(lambda it, add: add(it), reversed(ARCHITECTURE.values()), command)
-
-
-# --- Opening and building ---------------------------------------------------------------------
-
-
-def open_data(
-    sets: Sets,
-    image_set: str,
-    on_bad: str,
-    class_names: tuple[str, ...] | None = None,
-    crowds: str = "ignore",
-) -> object:
-    """Open the data set that DATA arguments name; where they name no set, `image_set`."""
-    from ssd_annotated.data import opening
-
-    options = {"class_names": class_names, "on_bad": on_bad, "crowds": crowds}
-    try:
-        return opening.open_data(*sets, wanted=image_set, **options)
-    except ValueError as error:
-        # Class names can be given only in Python.
-        advice = "annotate some, or choose a set that has some (ROOT:SET)"
-        raise ValueError(str(error).replace("give class_names", advice)) from error
-
-
-def open_sets(
-    data: Sets, val: Sets, fraction: float | None, on_bad: str, crowds: str
-) -> tuple[object, object | None]:
-    """The data set to train on, and the one to validate on: of its own, a fraction, or None.
-
-    A fraction is always of the same images, as ROOT:-0.1 is.
-    """
-    dataset = open_data(data, "train", on_bad, crowds=crowds)
-    if fraction is None:
-        names = dataset.class_names
-        validation = open_data(val, "val", on_bad, names, crowds) if val else None
-    elif val:
-        raise click.UsageError("give either --val or --val-fraction")
-    else:
-        dataset, validation = hold_back(dataset, fraction)
-    if validation is not None:
-        refuse_without_objects(validation, "--val-fraction" if fraction else "--val")
-    return dataset, validation
-
-
-def hold_back(dataset: object, fraction: float) -> tuple[object, object]:
-    """All but a fraction of a data set's images, and that fraction."""
-    parts = [], []
-    for record in dataset.records:
-        parts[in_share(record.image.name, str(-fraction))].append(record)
-    if not all(parts):
-        raise click.UsageError(f"--val-fraction {fraction:g} leaves one side without images")
-    rest, held = copy(dataset), copy(dataset)
-    rest.records, held.records = parts
-    held.problems = []  # they are reported once
-    return rest, held
-
-
-def refuse_without_objects(dataset: object, what: str) -> None:
-    """Refuse a set without objects, which has no mAP, before anything is computed."""
-    difficult = [dataset.target(index)["difficult"] for index in range(len(dataset))]
-    if all(flags.all() for flags in difficult):
-        raise click.UsageError(f"{what}: no object to find in {len(dataset)} images, so no mAP")
-
-
-def open_model(name: str, device: str | None, half: bool = False) -> object:
-    """Load the model of a file, or the one that ships with the package under this name."""
-    from_file = Path(name).exists() or Path(name).suffix or Path(name).name != name
-    if from_file:
-        model = load_file(name)
-    else:
-        from ssd_annotated.checkpoint import pretrained
-
-        model = pretrained(name)
-    return (model.half() if half else model).to(choose_device(device))
-
-
-def load_file(file: str) -> object:
-    """Load the model of a file, ours or anybody's; whose it is goes to stderr."""
-    from ssd_annotated.checkpoint import is_ours, model_of
-    from ssd_annotated.support.storage import read_plain
-
-    content = read_plain(file)
-    if is_ours(content):
-        return model_of(content, file)
-    from ssd_annotated.published.weights import load_checkpoint  # imports torchvision, for seconds
-
-    return load_checkpoint(content, say=lambda whose: click.echo(f"{file}: {whose}", err=True))
-
-
-def choose_device(device: str | None) -> object:
-    """The device that was asked for, or else a GPU, or else the CPU."""
-    import torch
-
-    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(name)
-        torch.zeros(1, device=place).item()  # PyTorch knows more names than devices
-    except Exception as error:  # each kind of device raises its own
-        reason = str(error).splitlines()[0]
-        message = f"cannot compute on {name!r} ({torch.cuda.device_count()} GPUs here): {reason}"
-        raise click.BadParameter(message, param_hint="--device") from error
-    return place
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep the large blocks that every training step frees and allocates again.
-
-    By default glibc returns them to the system, which fills new ones with zeros. On a CPU that
-    takes two fifths of the time. With another C library this does nothing.
-    """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    trim_threshold, mmap_threshold = -1, -3  # as <malloc.h> numbers them
-    if hasattr(libc, "mallopt"):
-        for option in (trim_threshold, mmap_threshold):
-            libc.mallopt(option, 2**31 - 1)
-
-
-def choose_settings(name: str, given: dict[str, object], weights: str | None = None) -> object:
-    """The settings of this name, changed where an option was given.
-
-    For who goes on from a model, a tenth of the learning rate is enough.
-    """
-    from ssd_annotated.training.settings import QUICK, SMALL, Settings
-
-    base = {"paper": Settings(), "quick": QUICK, "small": SMALL}[name]
-    base = replace(base, lr=base.lr / 10) if is_file(weights) else base
-    with usage_errors():
-        return replace(base, **{k: v for k, v in given.items() if v is not None})
-
-
-def is_file(weights: str | None) -> bool:
-    """Whether ``--weights`` names a model's file."""
-    return weights not in (None, "none", "imagenet")
-
-
-def choose_augmentation(
-    name: str | None, settings: str, mirror: bool, vertical_flip: bool
-) -> object:
-    """The augmentation of this name, without its mirror or upside down if so wished."""
-    from ssd_annotated.data.augment import AUGMENTATIONS
-
-    name = name or ("gentle" if settings == "small" else "caffe")
-    changes = {} if mirror else {"flip_probability": 0.0}
-    changes |= {"vertical_flip_probability": 0.5} if vertical_flip else {}
-    return replace(AUGMENTATIONS[name], **changes)
-
-
-def choose_priors(
-    model: str, image_size: int | None, smallest: float | None, largest: float | None
-) -> object:
-    """The priors of an architecture, spread over other sizes if some are given."""
-    import torch
-
-    from ssd_annotated.priors import rescale_priors
-
-    with usage_errors():
-        with torch.device("meta"):  # a network without numbers, of which only the priors are wanted
-            spec = builder(model, image_size)(2).spec.priors
-        if smallest is None and largest is None:
-            return spec
-        first, last = spec.square_sizes[0][0], spec.square_sizes[-1][0]
-        return rescale_priors(
-            spec, first if smallest is None else smallest, last if largest is None else largest
-        )
-
-
-def builder(model: str, image_size: int | None) -> Callable:
-    """The function that builds what ``--model`` names, for images of this size or the usual one."""
-    name, side = MODELS[model]
-    return partial(
-        getattr(import_module("ssd_annotated"), name),
-        image_size=side if image_size is None else image_size,
-    )
-
-
-def choose_specs(
-    model: str, image_size: int | None, **sizes: float | None
-) -> tuple[int, dict[int, object]]:
-    """The side of an architecture's images, and the priors at this side and at larger ones."""
-    spec = choose_priors(model, image_size, **sizes)
-    side = MODELS[model][1] if image_size is None else image_size
-    larger = [s for s in range(192, 641, 64) if s > side and model == "tiny"]
-    return side, {side: spec, **{s: choose_priors(model, s, None, None) for s in larger}}
-
-
-def will_fit_priors(wanted: bool | None, settings: str, new: dict[str, object]) -> bool:
-    """Whether to fit priors: if asked for, or for small objects if nothing else decides them."""
-    sizes = new["smallest"] is not None or new["largest"] is not None
-    if wanted and sizes:
-        raise click.UsageError("--fit-priors chooses --smallest and --largest: leave them out")
-    if wanted and is_file(new["weights"]):
-        raise click.UsageError("--fit-priors cannot be used: --weights determines the priors")
-    return (
-        settings == "small" and not (sizes or is_file(new["weights"])) if wanted is None else wanted
-    )
-
-
-def fitted_sizes(
-    dataset: object, augmentation: object, say: bool, **new: object
-) -> dict[str, float]:
-    """The sizes of priors that fit a data set as its augmentation shows it; said if so wished."""
-    from ssd_annotated.data.fit import fit_priors, seen_targets
-
-    spec = choose_priors(new["model"], new["image_size"], None, None)
-    smallest, largest = fit_priors(spec, seen_targets(dataset, augmentation))
-    if say:
-        click.echo(f"priors: --smallest {smallest} --largest {largest}", err=True)
-    return {"smallest": smallest, "largest": largest}
-
-
-def new_model(
-    class_names: tuple[str, ...],
-    weights: str | None,
-    widths: tuple[int, ...] | None,
-    model: str,
-    fresh: bool = True,
-    **sizes: float | None,
-) -> object:
-    """Build a model to train, with random weights, ImageNet's or those of a file.
-
-    If it is not `fresh`, a run's weights are loaded later, so nothing is downloaded here.
-    """
-    if is_file(weights):
-        return model_to_go_on_from(weights, class_names)
-    options = {"class_names": class_names, "priors": choose_priors(model, **sizes)}
-    if model == "tiny":
-        if weights == "imagenet":
-            raise click.UsageError("--weights imagenet is for --model ssd300, ssd512, ssdlite320")
-        options |= {"widths": widths} if widths else {}
-    elif widths:
-        raise click.UsageError("--widths are for --model tiny")
-    elif fresh and weights != "none":
-        options["weights"] = "imagenet"
-    with usage_errors():
-        return builder(model, sizes["image_size"])(len(class_names), **options)
-
-
-def model_to_go_on_from(file: str, class_names: tuple[str, ...]) -> object:
-    """Load the model of a file; of other classes, those of the same name keep what was learned."""
-    from ssd_annotated.training.transfer import start_from
-
-    context = click.get_current_context()
-    for name in (*ARCHITECTURE, "widths"):
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            option = name.replace("_", "-")
-            raise click.UsageError(f"--{option} cannot be chosen: --weights {file} determines it")
-    old = load_file(file)
-    if old.recipe.class_names == class_names:
-        return old
-    known = set(old.recipe.class_names)
-    for words, some in (("kept", known & set(class_names)), ("new", set(class_names) - known)):
-        names = sorted(some - {"background"})
-        click.echo(f"{file}: classes {words}: {', '.join(names) or 'none'}", err=True)
-    return start_from(old, class_names)

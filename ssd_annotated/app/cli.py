@@ -6,16 +6,13 @@ the run failed for a reason in the data or the files, 2 if the command was wrong
 
 # Nothing heavy is imported at the top, so that `ssd-annotated --help` answers at once.
 import io
-import json
-import math
-import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from ssd_annotated import __version__
+from ssd_annotated.app import building
 from ssd_annotated.app.arguments import (
     ARCHITECTURE,
     SETTINGS,
@@ -27,30 +24,24 @@ from ssd_annotated.app.arguments import (
     Share,
     architecture_options,
     batch_option,
-    choose_augmentation,
-    choose_device,
-    choose_priors,
-    choose_settings,
-    choose_specs,
     crowds_option,
     data_argument,
     device_option,
     figure_options,
-    fitted_sizes,
-    keep_freed_memory,
-    missing_for_figures,
     model_argument,
-    new_model,
     on_bad_option,
-    open_data,
-    open_model,
-    open_sets,
     out_option,
-    refuse_without_objects,
     usage_errors,
-    will_fit_priors,
 )
-from ssd_annotated.support.files import whole
+from ssd_annotated.app.reports import (
+    report_coco,
+    report_mistakes,
+    report_problems,
+    report_results,
+    report_run,
+    write_json,
+)
+from ssd_annotated.support.extras import need
 
 #: All sets that PASCAL VOC has published with their annotations.
 ARCHIVES = ("2007:trainval", "2012:trainval", "2007:test")
@@ -98,63 +89,16 @@ def _message(error: Exception) -> str:
     return text
 
 
-# --- What it says ---------------------------------------------------------------------------------
-
-
-def report_problems(*datasets: object) -> None:
-    """Report on stderr what was left out of data sets, and what else is worth knowing."""
-    for dataset in datasets:
-        if dataset is not None and dataset.problems:
-            click.echo(f"left out:\n{dataset.report()}", err=True)
-        elif dataset is not None and dataset.notes:
-            click.echo("\n".join([*dataset.understood, *dataset.notes]), err=True)
-
-
-def report_run(outcome: object, out: str) -> None:
-    """Report how a run ended; after Ctrl-C the exit status is 130."""
-    click.echo(f"{Path(out, 'last.pt')}: {outcome.steps} steps")
-    if outcome.best is not None:
-        click.echo(f"{Path(out, 'best.pt')}: mAP {outcome.best:.3f}")
-    if outcome.stopped_by is not None:
-        click.echo(f"stopped by {outcome.stopped_by.name}; --resume continues the run", err=True)
-    if outcome.stopped_by == signal.SIGINT:
-        click.get_current_context().exit(130)
-    if outcome.stopped_by is None and outcome.standing is not None:
-        model = Path(out, "last.pt" if outcome.best is None else "best.pt")
-        click.echo(what_next(outcome, model), err=True)
-
-
-def what_next(outcome: object, model: Path) -> str:
-    """Where a training ended on the ladder of its loss, and what to try now."""
-    from ssd_annotated.training.rungs import ADVICE, finds
-
-    end = f"at the end, {outcome.standing}"
-    if outcome.standing.passed < 2 and not finds(outcome.best):
-        return f"{end}\nThis is no detector yet. Try: {ADVICE}"
-    return (
-        f"{end}\nsee what it gets wrong: ssd-annotated evaluate {model} DATA --gallery worst.png\n"
-        "if the loss was still falling, or the mAP rising: more --steps"
-    )
-
-
-def write_json(numbers: dict[str, object], file: str) -> None:
-    """Write numbers as JSON; NaN, which JSON lacks, becomes null."""
-
-    def plain(value: object) -> object:
-        if isinstance(value, dict):
-            return {name: plain(part) for name, part in value.items()}
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    with whole(file) as partial:
-        partial.write_text(json.dumps(plain(numbers), indent=2) + "\n", encoding="utf-8")
-
-
 # --- The commands ---------------------------------------------------------------------------------
 
 
 @click.group(
     cls=Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
 )
 @click.version_option(__version__, package_name="ssd-annotated")
 @click.option("--traceback", is_flag=True, help="Show where an error came from, for developers.")
@@ -177,8 +121,8 @@ def main(traceback: bool) -> None:  # noqa: ARG001 (read by `Commands.invoke`)
     ones, and ROOT:-0.1 takes the rest; ROOT:all takes everything. ROOT:SET:0.9 is a share of a
     set. `check` says how a folder is understood.
 
-    MODEL is a file, such as best.pt of a run or a checkpoint that somebody published, or
-    "tiny-graffiti", which ships with the package.
+    MODEL is a file, such as best.pt of a run or a published checkpoint, or "tiny-graffiti", which
+    ships with the package.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # must not fail where "×" cannot be shown
@@ -187,17 +131,16 @@ def main(traceback: bool) -> None:  # noqa: ARG001 (read by `Commands.invoke`)
 
 @main.command()
 @out_option("Folder of the data set.", click.Path(file_okay=False, path_type=Path))
-@click.option("--train", default=1000, show_default=True, help="Number of training scenes.")
-@click.option("--test", default=200, show_default=True, help="Number of test scenes.")
+@click.option("--train", default=1000, help="Number of training scenes.")
+@click.option("--test", default=200, help="Number of test scenes.")
 @click.option(
     "--variant",
     type=KeyOf("data.layout", "VARIANTS"),
     default="standard",
-    show_default=True,
     help="How large and how crowded the digits are.",
 )
-@click.option("--image-size", default=128, show_default=True, help="Side of an image in pixels.")
-@click.option("--seed", default=0, show_default=True, help="Another seed gives other scenes.")
+@click.option("--image-size", default=128, help="Side of an image in pixels.")
+@click.option("--seed", default=0, help="Another seed gives other scenes.")
 def graffiti(out: Path, train: int, test: int, variant: str, image_size: int, seed: int) -> None:
     """Write the graffiti digits into a folder, in the layout of PASCAL VOC.
 
@@ -227,6 +170,7 @@ def graffiti(out: Path, train: int, test: int, variant: str, image_size: int, se
     type=click.Choice(ARCHIVES),
     multiple=True,
     default=ARCHIVES,
+    show_default=False,
     help="An archive; can be repeated.  [default: all three, the paper's 07+12 and its test set]",
 )
 def download(out: str, sets: tuple[str, ...]) -> None:
@@ -262,13 +206,12 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     from ssd_annotated.data.survey import survey, survey_table
     from ssd_annotated.priors import make_priors
 
-    priors = make_priors(choose_priors(**architecture))
-    dataset = open_data(data, "all", on_bad="skip")
+    priors = make_priors(building.choose_priors(**architecture))
+    dataset = building.open_data(data, "all", on_bad="skip")
     found = survey(dataset, priors)
     click.echo("\n".join(dataset.understood) + "\n")
     click.echo(survey_table(found))
-    if sum(found.objects.values()):
-        click.echo("\n" + outlook(dataset, *choose_specs(**architecture)))
+    click.echo("\n" + outlook(dataset, *building.choose_specs(**architecture)))
     if figure:
         from ssd_annotated.app.figures import draw_survey
 
@@ -283,7 +226,7 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 @click.option("--val", type=Data(), multiple=True, metavar="DATA", help="Data to measure mAP on.")
 @click.option(
     "--val-fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Share(min_open=True, max_open=True),
     help="Hold back this part of DATA and measure mAP on it, where there is no other set.",
 )
 @architecture_options
@@ -296,25 +239,20 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 @click.option("--widths", nargs=6, type=int, help="Channels of TinySSD's six blocks.")
 @click.option(
     "--weights",
-    help="imagenet, none, or a file: a model, or a checkpoint that somebody published; it "
-    "determines architecture and priors too.  "
-    "[default: imagenet; none for TinySSD]",
+    help="imagenet, none, or a file: a model or a published checkpoint, which also determines the "
+    "architecture and the priors.  [default: imagenet; none for TinySSD]",
 )
 @click.option(
     "--augmentation",
     type=KeyOf("data.augment", "AUGMENTATIONS"),
-    help="The augmentation of this implementation; caffe is the paper's. Gentle is nobody's: it "
-    "never shrinks an object.  [default: caffe; gentle with --settings small]",
+    help="The augmentation of this implementation; caffe is the paper's. Gentle is our own: "
+    "it never shrinks an object.  [default: caffe; gentle with --settings small]",
 )
 @click.option("--mirror/--no-mirror", default=True, help="Whether left and right may be exchanged.")
 @click.option("--vertical-flip", is_flag=True, help="Turn every other image upside down.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out, if there is one.")
 @click.option(
-    "--save-every",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    help="Steps between checkpoints.",
+    "--save-every", type=click.IntRange(1), default=1000, help="Steps between checkpoints."
 )
 @click.option(
     "--validate-every",
@@ -329,7 +267,6 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     "--settings",
     type=click.Choice(["paper", "quick", "small"]),
     default="paper",
-    show_default=True,
     help="Defaults of all options below. Quick trains a network with batch normalisation in "
     "minutes: 1000 steps of AdamW, one cycle up to 4e-3. Small is for small objects: the same with "
     "2000 steps of 16 images, fitted priors and gentle augmentation.",
@@ -366,50 +303,29 @@ def train(
     from ssd_annotated.training.distributed import launched, rank
     from ssd_annotated.training.run import LAST, PREVIOUS, run
 
-    keep_freed_memory()
-    chosen = choose_settings(
+    building.keep_freed_memory()
+    chosen = building.choose_settings(
         settings, {name: others.pop(name) for name in SETTINGS}, others["weights"]
     )
-    drawn = choose_augmentation(augmentation, settings, mirror, vertical_flip)
+    drawn = building.choose_augmentation(augmentation, settings, mirror, vertical_flip)
     new = {name: others.pop(name) for name in (*ARCHITECTURE, "weights", "widths")}
-    fit = will_fit_priors(fit_priors, settings, new)
-    sets = [others.pop(name) for name in ("val", "val_fraction", "on_bad", "crowds")]
-    with launched(choose_device(device)) as place:
-        dataset, validation = open_sets(data, *sets)
+    fit = building.will_fit_priors(fit_priors, settings, new)
+    sets = {name: others.pop(name) for name in ("val", "val_fraction", "on_bad", "crowds")}
+    with launched(building.choose_device(device)) as place:
+        dataset, validation = building.open_sets(data, **sets)
         if rank() == 0:
             report_problems(dataset, validation)
         if fit:
-            new |= fitted_sizes(dataset, drawn, say=rank() == 0, **new)
+            new |= building.fitted_sizes(dataset, drawn, **new)
         torch.manual_seed(chosen.seed)
         resumed = others["resume"] and any(Path(out, f).exists() for f in (LAST, PREVIOUS))
-        network = new_model(dataset.class_names, fresh=not resumed, **new).to(place)
+        network = building.new_model(dataset.class_names, fresh=not resumed, **new).to(place)
         seen = Augmented(dataset, drawn, network.recipe.image_size, chosen.seed)
         outcome = run(network, seen, out, chosen, validation=validation, **others)
         if rank() == 0:
             report_run(outcome, out)
         if outcome.best is not None and outcome.stopped_by is None:
-            report_results(Path(out), validation, place, chosen.batch_size)
-
-
-def report_results(out: Path, dataset: object, device: object, batch_size: int) -> None:
-    """Print the best model's table on the validation set, and draw its ten worst images."""
-    from ssd_annotated.checkpoint import load_model
-    from ssd_annotated.evaluation.voc import evaluate, evaluation_table
-    from ssd_annotated.training.distributed import rank
-    from ssd_annotated.training.run import BEST
-    from ssd_annotated.training.validation import detect_all
-
-    network = load_model(out / BEST).to(device)
-    names = network.recipe.class_names
-    measured = detect_all(network, dataset, batch_size)
-    if rank() > 0:
-        return
-    click.echo("\n" + evaluation_table(evaluate(*measured, len(names)), names))
-    if not missing_for_figures():
-        from ssd_annotated.app.figures import draw_worst
-
-        draw_worst(*measured, dataset, str(out / "worst.png"))
-        click.echo(f"the worst images: {out / 'worst.png'}", err=True)
+            report_results(Path(out), validation, place, chosen)
 
 
 @main.command("evaluate")
@@ -419,20 +335,13 @@ def report_results(out: Path, dataset: object, device: object, batch_size: int) 
     "--method",
     type=click.Choice(["area", "11point"]),
     default="area",
-    show_default=True,
     help="Average precision as in VOC 2010, or as in VOC 2007 and the paper.",
 )
 @click.option("--coco", is_flag=True, help="Also print COCO's twelve numbers (extra coco).")
 @click.option("--json", "document", type=FileOf(".json"), help="Write the numbers into this file.")
 @click.option("--figure", **figure_options, help="Draw precision against recall into this file.")
 @click.option("--gallery", **figure_options, help="Draw the worst mistakes into this file.")
-@click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Processes that load images.",
-)
+@click.option("--workers", type=click.IntRange(0), default=0, help="Processes that load images.")
 @batch_option
 @on_bad_option
 @crowds_option
@@ -460,11 +369,13 @@ def evaluate_(
     from ssd_annotated.evaluation.voc import evaluate, evaluation_table
     from ssd_annotated.training.validation import detect_all
 
-    network = open_model(model, device)
+    if coco:
+        need("pycocotools", "coco", "--coco")  # asked now, not after all images
+    network = building.open_model(model, device)
     names = network.recipe.class_names
-    dataset = open_data(data, "test", on_bad, names, crowds)
+    dataset = building.open_data(data, "test", on_bad, names, crowds)
     report_problems(dataset)
-    refuse_without_objects(dataset, "DATA")
+    building.refuse_without_objects(dataset, "DATA")
     measured = detect_all(network, dataset, batch_size, workers, progress=True)
     found = evaluate(*measured, len(names), method=method)
     click.echo(evaluation_table(found, names))
@@ -480,34 +391,6 @@ def evaluate_(
         draw_curves(found, names, figure)
     if gallery:
         report_mistakes(*measured, dataset, names, gallery)
-
-
-def report_coco(
-    detections: Sequence[object], targets: Sequence[object], dataset: object
-) -> dict[str, float]:
-    """Print COCO's twelve numbers, and return them."""
-    from ssd_annotated.evaluation.coco import evaluate_coco
-
-    sizes = [record.size[::-1] for record in dataset.records]
-    numbers = evaluate_coco(detections, targets, sizes)
-    click.echo("\n" + "\n".join(f"{name:9}  {value:.3f}" for name, value in numbers.items()))
-    return numbers
-
-
-def report_mistakes(
-    detections: Sequence[object],
-    targets: Sequence[object],
-    dataset: object,
-    names: Sequence[str],
-    gallery: str,
-) -> None:
-    """Print how many mistakes there are of each kind, and draw the worst."""
-    from ssd_annotated.app.figures import draw_gallery
-    from ssd_annotated.evaluation.mistakes import find_mistakes, mistakes_table
-
-    mistakes = find_mistakes(detections, targets, len(names))
-    click.echo("\n" + mistakes_table(mistakes, names))
-    draw_gallery(mistakes, dataset, gallery)
 
 
 @main.command()
@@ -526,14 +409,13 @@ def report_mistakes(
     is_flag=True,
     help="Leave out images that are already in --out and in --json, which must be a .jsonl file.",
 )
-@click.option("--score", type=Share(), default=0.5, show_default=True, help="Lowest score shown.")
+@click.option("--score", type=Share(), default=0.5, help="Lowest score shown.")
 @click.option("--half", is_flag=True, help="Compute in half precision, for GPUs.")
 @batch_option
 @click.option(
     "--on-bad",
     type=click.Choice(["skip", "raise"]),
     default="skip",
-    show_default=True,
     help="Leave out what cannot be read and report it at the end, or stop there.",
 )
 @device_option
@@ -568,7 +450,7 @@ def detect(
     moving = source is None or is_video(source)
     if moving and skip_existing:
         raise click.UsageError("--skip-existing is for images: a video is begun anew")
-    network = open_model(model, device, half)
+    network = building.open_model(model, device, half)
     tally = (detect_video if moving else detect_images)(
         network,
         camera if source is None else source,
@@ -605,5 +487,5 @@ def export(model: str, out: str, nms: bool) -> None:
     """
     from ssd_annotated.app.export import export_onnx
 
-    export_onnx(open_model(model, "cpu"), out, nms=nms)
+    export_onnx(building.open_model(model, "cpu"), out, nms=nms)
     click.echo(f"wrote {out}", err=True)

@@ -1,7 +1,6 @@
 """Export to ONNX: one file that finds objects without torch and without this package."""
 
 import copy
-import importlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from ssd_annotated.app.around import (
 from ssd_annotated.app.writers import describe
 from ssd_annotated.coding import decode
 from ssd_annotated.model import SSD
+from ssd_annotated.support.extras import need
 from ssd_annotated.support.files import whole
 
 if TYPE_CHECKING:
@@ -113,9 +113,7 @@ def export_onnx(model: SSD, path: str | Path, opset: int = 18, nms: bool = False
     """
     if Path(path).suffix.lower() != ".onnx":
         raise ValueError(f"{path}: expected a name that ends in .onnx")
-    _check_extra()
-    import onnx
-
+    onnx, _ = (need(name, "onnx", "export to ONNX") for name in ("onnx", "onnxscript"))
     plain = _exportable(model)
     if nms:
         file = _whole_way(plain, opset)
@@ -150,26 +148,19 @@ def _whole_way(model: SSD, opset: int) -> "ModelProto":
     recipe, count = model.recipe, len(model.priors)
     file = _network(model, opset, "prepared", ["boxes_of_all", "scores_of_all"])
     before, after, graph = Nodes("prepare"), Nodes("find"), file.graph
-    before.add("Identity", [add_preparation(before, "images", recipe)], ["prepared"])
-    for name, found in zip(
-        ("boxes", "scores", "labels"),
-        add_search(after, "boxes_of_all", "scores_of_all", recipe, count),
-    ):
-        after.add("Identity", [found], [name])
-    nodes = [*before.nodes, *graph.node, *after.nodes]
+    images = value("images", UINT8, ["batch", "height", "width", 3])
     shape = ["batch", most_detections(recipe, count)]
-    for field, content in (
-        (graph.node, nodes),
-        (graph.input, [value("images", UINT8, ["batch", "height", "width", 3])]),
-        (
-            graph.output,
-            [
-                value("boxes", FLOAT, [*shape, 4]),
-                value("scores", FLOAT, shape),
-                value("labels", INT64, shape),
-            ],
-        ),
-    ):
+    outputs = [
+        value("boxes", FLOAT, [*shape, 4]),
+        value("scores", FLOAT, shape),
+        value("labels", INT64, shape),
+    ]
+    before.add("Identity", [add_preparation(before, images.name, recipe)], ["prepared"])
+    found = add_search(after, "boxes_of_all", "scores_of_all", recipe, count)
+    for name, output in zip(found, outputs):
+        after.add("Identity", [name], [output.name])
+    nodes = [*before.nodes, *graph.node, *after.nodes]
+    for field, content in (graph.node, nodes), (graph.input, [images]), (graph.output, outputs):
         del field[:]
         field.extend(content)
     graph.initializer.extend([*before.constants, *after.constants])
@@ -184,14 +175,3 @@ def _exportable(model: SSD) -> SSD:
             if isinstance(child, nn.AdaptiveMaxPool2d) and child.output_size == 1:
                 parent.register_module(name, GlobalMax())
     return plain
-
-
-def _check_extra() -> None:
-    """Raise an ImportError that says what to install."""
-    try:
-        for name in ("onnx", "onnxscript"):
-            importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            "export to ONNX needs onnx and onnxscript: pip install 'ssd-annotated[onnx]'"
-        ) from error

@@ -1,4 +1,4 @@
-"""Whole figures, as the command line writes them to files; `plot` draws their panels."""
+"""Whole figures, as the command line writes them to files; `drawing.plot` draws their panels."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssd_annotated.data.survey import Survey
+from ssd_annotated.drawing import plot
 from ssd_annotated.evaluation.mistakes import Mistake, find_mistakes
 from ssd_annotated.evaluation.voc import Evaluation
 from ssd_annotated.nms import Detections
-from ssd_annotated.notebook import plot
 
 Panel = Callable[[Axes], None]
 

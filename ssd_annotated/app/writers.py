@@ -61,6 +61,15 @@ def found_plainly(
     return {"width": width, "height": height, "detections": found}
 
 
+def entry(item: Photograph | Frame, detections: Detections, class_names: tuple[str, ...]) -> str:
+    """One line of JSON: which image or frame it is, its width and height, and its detections."""
+    if isinstance(item, Photograph):
+        which = {"file": item.file.name}
+    else:
+        which = {"frame": item.number, "seconds": round(item.seconds, 6)}
+    return json.dumps({**which, **found_plainly(item.image, detections, class_names)})
+
+
 @contextmanager
 def json_document(path: Path, model: dict, class_names: tuple[str, ...]) -> Iterator[Writer]:
     """One JSON document: ``{"model": …, "images": [{"file", "width", "height", "detections"}]}``.
@@ -72,9 +81,7 @@ def json_document(path: Path, model: dict, class_names: tuple[str, ...]) -> Iter
         between = iter(["\n"])
 
         def add(photograph: Photograph, detections: Detections) -> None:
-            plain = found_plainly(photograph.image, detections, class_names)
-            line = json.dumps({"file": photograph.file.name, **plain})
-            file.write(next(between, ",\n") + line)
+            file.write(next(between, ",\n") + entry(photograph, detections, class_names))
 
         yield add
         file.write("\n]}\n")
@@ -93,8 +100,7 @@ def image_lines(path: Path, class_names: tuple[str, ...], resume: bool = False) 
 
         def add(photograph: Photograph, detections: Detections) -> None:
             if photograph.file.name not in done:
-                plain = found_plainly(photograph.image, detections, class_names)
-                file.write(json.dumps({"file": photograph.file.name, **plain}) + "\n")
+                file.write(entry(photograph, detections, class_names) + "\n")
 
         yield add
 
@@ -118,9 +124,7 @@ def json_lines(path: Path, class_names: tuple[str, ...]) -> Iterator[Writer]:
     with whole(path) as partial, open(partial, "w", encoding="utf-8") as file:
 
         def add(frame: Frame, detections: Detections) -> None:
-            plain = found_plainly(frame.image, detections, class_names)
-            line = {"frame": frame.number, "seconds": round(frame.seconds, 6), **plain}
-            file.write(json.dumps(line) + "\n")
+            file.write(entry(frame, detections, class_names) + "\n")
 
         yield add
 

@@ -17,6 +17,7 @@ from ssd_annotated.data.find import in_share
 from ssd_annotated.data.folder import AnnotatedFolder, check_class_names
 from ssd_annotated.data.pairs import IMAGE_FOLDERS
 from ssd_annotated.support.checks import check_choice
+from ssd_annotated.support.extras import need
 
 LISTS = ("images", "annotations", "categories")
 
@@ -194,14 +195,9 @@ def inside(base: Path, file: Path) -> Iterator[Path]:
 
 def make_index(content: dict[str, list]) -> object:
     """pycocotools' index of the file, silently: the library reports to the screen."""
-    try:
-        from pycocotools.coco import COCO
-    except ImportError as error:
-        raise ImportError(
-            "COCO's format needs pycocotools: pip install 'ssd-annotated[coco]'"
-        ) from error
+    library = need("pycocotools.coco", "coco", "COCO's format")
     with contextlib.redirect_stdout(io.StringIO()):
-        index = COCO()
+        index = library.COCO()
         index.dataset = content
         index.createIndex()
     return index

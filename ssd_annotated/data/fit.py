@@ -33,9 +33,16 @@ class Forecast(NamedTuple):
 def seen_targets(
     dataset: AnnotatedFolder, augmentation: Augmentation, seed: int = 0
 ) -> list[dict[str, object]]:
-    """Targets as an epoch of training shows them, of up to `MOST` images."""
+    """Targets as an epoch of training shows them, of up to `MOST` images that have objects.
+
+    ValueError if there is no such image: training leaves crowds out.
+    """
+    some = [k for k, record in enumerate(dataset.records) if not record.crowd.all()]
+    if not some:
+        raise ValueError("no object to train on")
     seen = []
-    for index in np.unique(np.linspace(0, len(dataset) - 1, MOST, dtype=int)).tolist():
+    for number in np.unique(np.linspace(0, len(some) - 1, MOST, dtype=int)).tolist():
+        index = some[number]
         target, size = without_crowds(dataset.target(index)), dataset.records[index].size
         rng = np.random.default_rng((seed, index))
         # Boxes are fractions of the result, so its size does not matter.

@@ -5,11 +5,9 @@ nothing is downloaded. Both are divided into a training and a test part that sha
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
-from importlib import import_module
+from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import cv2
@@ -17,6 +15,9 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
 
 from ssd_annotated.support.checks import check_choice
+from ssd_annotated.support.extras import need
+
+_need = partial(need, extra="graffiti", purpose="graffiti")
 
 # Each split has a person, plants, metal, darkness and a rough texture; no photograph is in both.
 PHOTOGRAPHS = {
@@ -44,15 +45,6 @@ class Glyph(NamedTuple):
     hull: Float32[np.ndarray, "K 2"]
 
 
-def need(module: str) -> ModuleType:
-    """Import what the optional extra provides, or say how to get it."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        hint = 'pip install "ssd-annotated[graffiti]"'
-        raise ImportError(f"graffiti digits need {module.split('.')[0]}: {hint}") from error
-
-
 # --- The material ---------------------------------------------------------------------------------
 
 
@@ -65,7 +57,7 @@ def photographs(split: str, shorter_side: int = 512) -> dict[str, UInt8[np.ndarr
 
 def _read_photograph(name: str, shorter_side: int) -> UInt8[np.ndarray, "H W 3"]:
     package = "sklearn.datasets.images" if name in ("china.jpg", "flower.jpg") else "skimage.data"
-    need(package)
+    _need(package)
     data = np.frombuffer((files(package) / name).read_bytes(), dtype=np.uint8)
     image = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     scale = min(1.0, shorter_side / min(image.shape[:2]))
@@ -75,14 +67,14 @@ def _read_photograph(name: str, shorter_side: int) -> UInt8[np.ndarray, "H W 3"]
 @lru_cache
 def handwriting(split: str) -> tuple[tuple[Glyph, ...], ...]:
     """Trace the handwriting of one split: ``handwriting(split)[7]`` holds every seven."""
-    images = need("sklearn.datasets").load_digits().images
+    images = _need("sklearn.datasets").load_digits().images
     return tuple(tuple(map(trace, images[chosen])) for chosen in digit_indices(split))
 
 
 def digit_indices(split: str) -> list[Int64[np.ndarray, "..."]]:
     """List, for each digit, the images of ``sklearn.datasets.load_digits`` in one split."""
     check_choice("split", split, SPLITS)
-    written = need("sklearn.datasets").load_digits().target
+    written = _need("sklearn.datasets").load_digits().target
     indices = [np.flatnonzero(written == digit) for digit in range(10)]
     return [i[(np.arange(len(i)) % TEST_EVERY == 0) == (split == "test")] for i in indices]
 

@@ -7,6 +7,7 @@ from itertools import count
 from torch import Tensor
 
 from ssd_annotated.nms import Detections
+from ssd_annotated.support.extras import need
 
 _STATISTICS = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
@@ -47,12 +48,7 @@ def evaluate_coco(
     -----
     Lin et al. 2014, and cocodataset.org, "Detection evaluation".
     """
-    try:
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise ImportError(
-            "COCO's evaluation needs pycocotools: pip install 'ssd-annotated[coco]'"
-        ) from error
+    library = need("pycocotools.cocoeval", "coco", "COCO's evaluation")
     if not len(detections) == len(targets) == len(sizes):
         raise ValueError(
             f"{len(detections)} detections, {len(targets)} targets and {len(sizes)} sizes: there "
@@ -62,7 +58,7 @@ def evaluate_coco(
     found = [_findings(image, size) for image, size in zip(detections, sizes)]
     labels = sorted({record["category_id"] for image in (*truth, *found) for record in image})
     with contextlib.redirect_stdout(io.StringIO()):  # the library prints its report
-        evaluation = COCOeval(_data_set(truth, labels), _data_set(found, labels), "bbox")
+        evaluation = library.COCOeval(_data_set(truth, labels), _data_set(found, labels), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -24,6 +24,7 @@ from ssd_annotated.evaluation.voc import (
     judge,
 )
 from ssd_annotated.nms import Detections
+from ssd_annotated.support.checks import check_within
 from ssd_annotated.support.tables import text_table
 
 NEAR = 0.1  # the least IoU of a box that is near an object (Hoiem et al. 2012)
@@ -81,8 +82,7 @@ def find_mistakes(
     Detectors*, who count duplicates among the localization errors, and call it localization
     whenever an object of the class comes near, even if one of another class fits better.
     """
-    if not 0 <= minimum_score <= 1:
-        raise ValueError(f"minimum_score must be in [0, 1], not {minimum_score}")
+    check_within("minimum_score", minimum_score, 0, 1)
     detections, targets = check_evaluated(detections, targets, num_classes, iou_threshold)
     wrong, missed = [], []
     for image, (found, target) in enumerate(zip(detections, targets, strict=True)):

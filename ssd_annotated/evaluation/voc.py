@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ssd_annotated.boxes import check_boxes, paired_iou
 from ssd_annotated.nms import Detections
+from ssd_annotated.support.checks import check_choice, check_iou
 from ssd_annotated.support.tables import text_table
 
 MISS, HIT, IGNORED = 0, 1, 2
@@ -197,13 +198,7 @@ def evaluation_table(evaluation: Evaluation, class_names: Sequence[str]) -> str:
         if label in evaluation.curves:
             curve = evaluation.curves[label]
             best = best_f1(curve)
-            numbers = (
-                float(evaluation.ap[label]),
-                best.f1,
-                best.score,
-                best.precision,
-                best.recall,
-            )
+            numbers = evaluation.ap[label], best.f1, best.score, best.precision, best.recall
             row += [str(len(curve.scores)), *(f"{number:.3f}" for number in numbers)]
         rows.append(row)
     found = sum(len(curve.scores) for curve in evaluation.curves.values())
@@ -319,8 +314,7 @@ def is_difficult(target: dict[str, Tensor]) -> Bool[Tensor, "G"]:
 
 
 def _check_method(method: str) -> None:
-    if method not in ("area", "11point"):
-        raise ValueError(f'method must be "area" or "11point", not {method!r}')
+    check_choice("method", method, ("area", "11point"))
 
 
 def check_evaluated(
@@ -349,33 +343,51 @@ def _joined(
         raise ValueError(f"{len(detections)} images of detections but {len(targets)} targets")
     if num_classes < 2:
         raise ValueError(f"num_classes counts the background, so at least 2, not {num_classes}")
-    if not 0 < iou_threshold <= 1:
-        raise ValueError(f"iou_threshold must be in (0, 1], not {iou_threshold}")
-    world = None
-    if all(map(_shapes_fit, detections, targets)):
-        world = _join(detections, targets)
-    if world is None or not _values_fit(world, num_classes):
-        for image, (found, target) in enumerate(zip(detections, targets, strict=True)):
-            _check_image(found, target, num_classes, image)
+    check_iou("iou_threshold", iou_threshold)
+    for image, (found, target) in enumerate(zip(detections, targets)):
+        _check_shapes(found, target, image)
+    world = _join(detections, targets)
+    _check_values(world, num_classes)
     return world
 
 
-def _shapes_fit(found: Detections, target: dict[str, Tensor]) -> bool:
-    for boxes, labels in ((found.boxes, found.labels), (target["boxes"], target["labels"])):
-        if boxes.shape != (*labels.shape, 4) or not boxes.is_floating_point():
-            return False
-    difficult = target.get("difficult", target["labels"])
-    return found.scores.shape == found.labels.shape and difficult.shape == target["labels"].shape
+def _check_shapes(found: Detections, target: dict[str, Tensor], image: int) -> None:
+    """Raise a ValueError unless every field of an image has as many rows as it has boxes."""
+    parts = {"detections": found._asdict(), "targets": target}
+    for name, part in parts.items():
+        boxes = part["boxes"]
+        if boxes.shape[1:] != (4,) or not boxes.is_floating_point():
+            check_boxes(boxes, f"{name}[{image}] boxes")
+        for field in ("labels", "scores", "difficult"):
+            shape = part[field].shape if field in part else boxes.shape[:1]
+            if shape != boxes.shape[:1]:
+                raise ValueError(f"{name}[{image}]: {len(boxes)} boxes, {field} {tuple(shape)}")
 
 
-def _values_fit(world: _World, num_classes: int) -> bool:
-    """Whether no box, label or score of any image is one that `_check_image` refuses."""
-    valid = ((world.found.scores >= 0) & (world.found.scores <= 1)).all()
-    for labels in (world.found.labels, world.labels):
-        valid &= ((labels >= 1) & (labels < num_classes)).all()
-    for boxes in (world.found.boxes, world.boxes):
-        valid &= boxes.isfinite().all() & (boxes[:, :2] <= boxes[:, 2:]).all()
-    return bool(valid)
+def _check_values(world: _World, num_classes: int) -> None:
+    """Raise a ValueError that names an image, its value and what was expected."""
+    found = world.found
+    for name, boxes, labels, images in (
+        ("detections", found.boxes, found.labels, world.found_image),
+        ("targets", world.boxes, world.labels, world.image),
+    ):
+        try:
+            check_boxes(boxes)
+        except ValueError:  # once more, to name the image
+            for image, own in enumerate(boxes.split(images.bincount().tolist())):
+                check_boxes(own, f"{name}[{image}] boxes")
+        for row in _first((labels < 1) | (labels >= num_classes)):
+            wrong = f"label {int(labels[row])} is outside 1..{num_classes - 1}"
+            raise ValueError(f"{name}[{int(images[row])}]: {wrong}")
+    # Written so that nan, which fails every comparison, is caught too.
+    for row in _first(~((found.scores >= 0) & (found.scores <= 1))):
+        wrong = f"score {float(found.scores[row])} is outside [0, 1]"
+        raise ValueError(f"detections[{int(world.found_image[row])}]: {wrong}")
+
+
+def _first(flags: Bool[Tensor, " N"]) -> list[int]:
+    """The number of the first flag that is set, in a list; an empty list if none is."""
+    return flags.nonzero().flatten()[:1].tolist()
 
 
 def _join(detections: list[Detections], targets: list[dict[str, Tensor]]) -> _World:
@@ -398,34 +410,3 @@ def _image_numbers(counts: list[int]) -> Int64[Tensor, " N"]:
     """0 as often as the first count says, then 1 as often as the second, and so on."""
     each = torch.tensor(counts, device="cpu", dtype=torch.int64)
     return torch.arange(len(counts), device="cpu").repeat_interleave(each)
-
-
-def _check_image(
-    found: Detections, target: dict[str, Tensor], num_classes: int, image: int
-) -> None:
-    """Raise a ValueError that names the image, the field, the value and what was expected."""
-    for name, boxes, labels in (
-        ("detections", found.boxes, found.labels),
-        ("targets", target["boxes"], target["labels"]),
-    ):
-        check_boxes(boxes, f"{name}[{image}] boxes")
-        if labels.shape != boxes.shape[:1]:
-            raise ValueError(f"{name}[{image}]: {len(boxes)} boxes, labels {tuple(labels.shape)}")
-        wrong = labels[(labels < 1) | (labels >= num_classes)]
-        if len(wrong):
-            raise ValueError(
-                f"{name}[{image}]: label {int(wrong[0])} is outside 1..{num_classes - 1}"
-            )
-    if found.scores.shape != found.labels.shape:
-        raise ValueError(
-            f"detections[{image}]: {len(found.labels)} labels, scores {tuple(found.scores.shape)}"
-        )
-    # Written so that nan, which fails every comparison, is caught too.
-    wrong = found.scores[~((found.scores >= 0) & (found.scores <= 1))]
-    if len(wrong):
-        raise ValueError(f"detections[{image}]: score {float(wrong[0])} is outside [0, 1]")
-    if "difficult" in target and target["difficult"].shape != target["labels"].shape:
-        raise ValueError(
-            f"targets[{image}]: {len(target['labels'])} labels, "
-            f"difficult {tuple(target['difficult'].shape)}"
-        )

@@ -30,7 +30,7 @@ PRIORS = PriorSpec(
 def _mb1_ssd(spec: ModelSpec, recipe: Recipe) -> SSD:
     widths = (32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024)
     strides = (1, 2, 1, 2, 1, 2, *[1] * 5, 2, 1)
-    layers = [nn.Sequential(*_conv(3, 32, kernel_size=3, stride=2, padding=1))]
+    layers = [_conv(3, 32, 3, stride=2)]
     layers += [_separable(i, o, s) for i, o, s in zip(widths, widths[1:], strides)]
     trunk = TwoMaps(nn.Sequential(*layers[:12]), nn.Sequential(*layers[12:]))
     blocks = ((1024, 256, 512), (512, 128, 256), (256, 128, 256), (256, 128, 256))
@@ -40,13 +40,13 @@ def _mb1_ssd(spec: ModelSpec, recipe: Recipe) -> SSD:
 
 def _separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     """A 3×3 convolution of every channel by itself, then a 1×1 convolution of all."""
-    depthwise = _conv(inputs, inputs, kernel_size=3, stride=stride, padding=1, groups=inputs)
-    return nn.Sequential(*depthwise, *_conv(inputs, outputs, kernel_size=1))
+    return nn.Sequential(*_conv(inputs, inputs, 3, stride, inputs), *_conv(inputs, outputs, 1))
 
 
-def _conv(inputs: int, outputs: int, **options: int) -> list[nn.Module]:
-    layer = nn.Conv2d(inputs, outputs, bias=False, **options)
-    return [layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
+    from torchvision.ops import Conv2dNormActivation
+
+    return Conv2dNormActivation(inputs, outputs, kernel, stride, groups=groups)
 
 
 def _mb2_ssd_lite(spec: ModelSpec, recipe: Recipe) -> SSD:

@@ -27,15 +27,11 @@ def _build(spec: ModelSpec, recipe: Recipe) -> SSD:
 
 def _extra_block(inputs: int, middle: int, outputs: int, halve: bool) -> nn.Sequential:
     """Squeeze the channels, then shrink the map: to half of it, or by a cell on every side."""
+    from torchvision.ops import Conv2dNormActivation
+
     stride, padding = (2, 1) if halve else (1, 0)
-    return nn.Sequential(
-        nn.Conv2d(inputs, middle, kernel_size=1, bias=False),
-        nn.BatchNorm2d(middle),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(middle, outputs, 3, stride, padding, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
+    squeeze = Conv2dNormActivation(inputs, middle, 1)
+    return nn.Sequential(*squeeze, *Conv2dNormActivation(middle, outputs, 3, stride, padding))
 
 
 register_architecture("ssd300_resnet50", _build)

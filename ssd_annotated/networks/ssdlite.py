@@ -11,7 +11,14 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssd_annotated.model import SSD, ModelSpec, Recipe, class_names_of, register_architecture
+from ssd_annotated.model import (
+    SSD,
+    ModelSpec,
+    Recipe,
+    check_maps,
+    class_names_of,
+    register_architecture,
+)
 from ssd_annotated.priors import PriorSpec, paper_scales
 from ssd_annotated.support.checks import check_at_least, check_choice
 from ssd_annotated.support.downloads import pretrained_state
@@ -86,12 +93,7 @@ def ssdlite320_mobilenet_v3_large(
 
 
 def _build(spec: ModelSpec, recipe: Recipe) -> SSD:
-    maps = ssdlite_priors(recipe.image_size).feature_maps
-    if tuple(spec.priors.feature_maps) != maps:
-        raise ValueError(
-            f"{NAME} has feature maps of {maps} cells a side at {recipe.image_size} pixels, but "
-            f"the priors are for {spec.priors.feature_maps}"
-        )
+    check_maps(spec, recipe, ssdlite_priors(recipe.image_size).feature_maps)
     (width,) = spec.widths
     channels = (672, width, 512, 256, 256, 128)
     extras = [_extra_block(*channels[k : k + 2]) for k in range(1, 5)]

@@ -1,1 +1,3 @@
-"""What the chapters draw and show with."""
+"""What notebooks use: the figure helpers of `drawing`, and `show`."""
+
+from ssd_annotated.drawing import plot as plot

@@ -22,8 +22,8 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 from torch import Tensor, nn
 
+from ssd_annotated.drawing import plot
 from ssd_annotated.model import evaluating
-from ssd_annotated.notebook import plot
 
 UNANSWERED = "Not answered yet. Replace the ... by your answer and run the cell again."
 

@@ -3,7 +3,7 @@
 The facts come from the sources named below; the names are theirs, the code is not.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -73,12 +73,13 @@ def _replace_start(name: str, table: Mapping[str, str]) -> str | None:
 _CONV4 = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)
 _CONV5 = (24, 26, 28)
 _BLOCKS = range(4)
+_MAPS = range(6)
 
 
-def _heads(localization: str, confidence: str, maps: int = 6) -> dict[str, str]:
-    """Names with the number of the map in place of ``{}``."""
-    names = {localization: "localization_heads.{}", confidence: "confidence_heads.{}"}
-    return {a.format(k): b.format(k) for a, b in names.items() for k in range(maps)}
+def _heads(localization: str, confidence: str, maps: Iterable[int | str]) -> dict[str, str]:
+    """The heads, whose names hold the name of their map in place of ``{}``."""
+    names = {localization: "localization_heads", confidence: "confidence_heads"}
+    return {a.format(m): f"{b}.{k}" for a, b in names.items() for k, m in enumerate(maps)}
 
 
 def _vgg(start: str) -> dict[str, str]:
@@ -94,7 +95,7 @@ def _flat_extras(start: str, blocks: int = 4) -> dict[str, str]:
 
 
 _TORCHVISION_HEADS = _heads(
-    "head.regression_head.module_list.{}", "head.classification_head.module_list.{}"
+    "head.regression_head.module_list.{}", "head.classification_head.module_list.{}", _MAPS
 )
 _TORCHVISION = {
     **{f"backbone.features.{i}": f"trunk.to_conv4_3.{i}" for i in _CONV4},
@@ -115,7 +116,7 @@ _SSD_PYTORCH = {
     **_vgg("vgg"),
     **_flat_extras("extras"),
     "L2Norm.weight": "trunk.l2norm.scale",
-    **_heads("loc.{}", "conf.{}"),
+    **_heads("loc.{}", "conf.{}", _MAPS),
 }
 _SGRVINOD_CONVS = [f"{k}_{i + 1}" for k, n in enumerate((2, 2, 3, 3, 3), 1) for i in range(n)]
 _SGRVINOD_MAPS = ("conv4_3", "conv7", "conv8_2", "conv9_2", "conv10_2", "conv11_2")
@@ -123,23 +124,20 @@ _SGRVINOD = {
     **{f"base.conv{n}": name for n, name in zip((*_SGRVINOD_CONVS, 6, 7), _vgg("").values())},
     **{f"aux_convs.conv{k + 8}_{i + 1}": f"extras.{k}.{2 * i}" for k in _BLOCKS for i in (0, 1)},
     "rescale_factors": "trunk.l2norm.scale",
-    **{
-        f"pred_convs.loc_{name}": f"localization_heads.{k}" for k, name in enumerate(_SGRVINOD_MAPS)
-    },
-    **{f"pred_convs.cl_{name}": f"confidence_heads.{k}" for k, name in enumerate(_SGRVINOD_MAPS)},
+    **_heads("pred_convs.loc_{}", "pred_convs.cl_{}", _SGRVINOD_MAPS),
 }
 _LUFFICC = {
     **_vgg("backbone.vgg"),
     "backbone.l2_norm.weight": "trunk.l2norm.scale",
     **_flat_extras("backbone.extras", blocks=5),
-    **_heads("box_head.predictor.reg_headers.{}", "box_head.predictor.cls_headers.{}", maps=7),
+    **_heads("box_head.predictor.reg_headers.{}", "box_head.predictor.cls_headers.{}", range(7)),
 }
 _D2L = {
     "blk_0": "trunk",
     **{f"blk_{k + 1}": f"extras.{k}" for k in range(3)},
-    **_heads("bbox_{}", "cls_{}", maps=5),
+    **_heads("bbox_{}", "cls_{}", range(5)),
 }
-_JETSON_HEADS = _heads("regression_headers.{}", "classification_headers.{}")
+_JETSON_HEADS = _heads("regression_headers.{}", "classification_headers.{}", _MAPS)
 _JETSON_VGG = {
     **_vgg("base_net"),
     "extras": "extras",
@@ -177,7 +175,7 @@ _JETSON_MB2 = {
 _NVIDIA = {
     "feature_extractor.feature_extractor": "trunk",
     "additional_blocks": "extras",
-    **_heads("loc.{}", "conf.{}"),
+    **_heads("loc.{}", "conf.{}", _MAPS),
 }
 
 # --- What surrounds them --------------------------------------------------------------------------

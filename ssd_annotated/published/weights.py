@@ -57,7 +57,7 @@ def load_checkpoint(
     Raises
     ------
     ValueError
-        If the names are nobody's, or the file holds code beside its tensors.
+        If no layout has these names, or the file holds code beside its tensors.
     """
     content = source if isinstance(source, Mapping) else read_plain(source)
     if is_ours(content):
@@ -202,10 +202,10 @@ def _in_our_shape(name: str, value: Tensor, layout: Layout, model: SSD) -> Tenso
     """A tensor as our network keeps it: the same numbers."""
     if name == "trunk.l2norm.scale":  # sgrvinod keeps it as (1, 512, 1, 1)
         return value.flatten()
-    part, _, rest = name.partition(".")
+    part, number, *_ = name.split(".")
     if layout.head is None or part not in ("localization_heads", "confidence_heads"):
         return value
-    return layout.head(value, model.spec.priors.boxes_per_cell[int(rest[0])])
+    return layout.head(value, model.spec.priors.boxes_per_cell[int(number)])
 
 
 def _check_shapes(

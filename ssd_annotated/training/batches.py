@@ -79,7 +79,7 @@ def _collate(
     recipe: Recipe,
     find_positives: Callable[[list[dict[str, Tensor]]], Positives],
 ) -> tuple[Float[Tensor, "B 3 H W"], list[dict[str, np.ndarray]], Positives]:
-    """A batch, matched where it is made; its targets are kept for whoever asks what went wrong.
+    """A batch, matched where it is made. If its loss breaks, its targets are stored with it.
 
     They are arrays: each tensor that a worker sends is an open file, and 1024 may be all there are.
     """
@@ -91,7 +91,7 @@ def _collate(
 def start_worker(_number: int) -> None:
     """A worker is one thread, OpenCV's included, and stops when the trainer stops, not before.
 
-    Whoever stops a program may well signal its workers too: these obey the trainer alone.
+    A signal that stops a program often reaches its workers too: they obey the trainer alone.
     """
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -28,21 +28,29 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def own_device(device: torch.device) -> torch.device:
+    """The device of this process: the one given or, with ``torchrun``, a GPU of its own."""
+    if device.type != "cuda" or "LOCAL_RANK" not in os.environ:
+        return device
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+
+
 @contextmanager
 def launched(device: torch.device) -> Iterator[torch.device]:
     """Join the other processes if ``torchrun`` started this one, and leave them at the end.
 
     Yields
     ------
-    The device of this process: `device` itself, or with ``torchrun`` a GPU of its own.
+    The device of this process (see `own_device`).
     """
     if "LOCAL_RANK" not in os.environ:
         yield device
         return
+    device = own_device(device)
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # With gloo for the CPU's tensors, what is exchanged there waits for no GPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
     finally:

@@ -11,6 +11,7 @@ try:
 except ImportError:  # Windows: there nothing is locked
     fcntl = None
 
+from ssd_annotated.support.extras import need
 from ssd_annotated.training import distributed
 
 METRICS = "metrics.jsonl"
@@ -40,7 +41,8 @@ class Log:
         _lock(self._file, folder)
         self._file.truncate(length)
         if tensorboard:
-            self._board = _summary_writer(folder, start)
+            library = need("torch.utils.tensorboard", "tensorboard", "--tensorboard")
+            self._board = library.SummaryWriter(folder, purge_step=start)
 
     def __enter__(self) -> "Log":
         return self
@@ -95,13 +97,3 @@ def _lock(file: TextIO, folder: Path) -> None:
         raise FileExistsError(f"{folder}: another run is writing there") from error
     except OSError:  # some network file systems have no locks
         pass
-
-
-def _summary_writer(folder: Path, start: int) -> object:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "TensorBoard is not installed: pip install 'ssd-annotated[tensorboard]'"
-        ) from error
-    return SummaryWriter(folder, purge_step=start)

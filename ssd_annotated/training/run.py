@@ -121,20 +121,20 @@ def run(
         stop_signals() as caught,
         _keep_what_breaks(trainer, folder),
     ):
-        report = _Report(trainer, log, bar)
-        while trainer.next_step < settings.steps and not _anyone_stopped(caught, model):
-            report.add(trainer.step(), best)
+        report = _Report(trainer, log, bar, best)
+        while trainer.next_step < settings.steps and not _anyone_stopped(caught):
+            report.add(trainer.step())
             done = trainer.next_step
             if validation is not None and (done % validate_every == 0 or done == settings.steps):
-                report.finish(best)
-                best = report.look(best, _validate(trainer, validation, folder, log, best))
+                report.finish()
+                report.look(_validate(trainer, validation, folder, log, report.best))
             if done % save_every == 0 and done < settings.steps:
-                report.finish(best)
-                _save(trainer, folder, best)
-        report.finish(best)
-        _save(trainer, folder, best)  # here, where signals are still caught
-    stopped_by = _who_stopped(caught) if trainer.next_step < settings.steps else None
-    return Outcome(trainer.next_step, stopped_by, best, report.standing)
+                report.finish()
+                _save(trainer, folder, report.best)
+        report.finish()
+        _save(trainer, folder, report.best)  # here, where signals are still caught
+    stopped_by = _who_stopped(caught, trainer)
+    return Outcome(trainer.next_step, stopped_by, report.best, report.standing)
 
 
 # --- Starting, resuming, saving -------------------------------------------------------------------
@@ -150,7 +150,7 @@ def _check(model: SSD, validation: Dataset | None, validate_every: int, save_eve
 
 
 def _often(settings: Settings) -> int:
-    """Steps between two validations, unless somebody says so."""
+    """Steps between two validations, by default."""
     return min(5000, max(100, settings.steps // 5))
 
 
@@ -260,23 +260,30 @@ def _validate(
 # --- Stopping, and saying how far it is -----------------------------------------------------------
 
 
-def _anyone_stopped(caught: list[signal.Signals], model: SSD) -> bool:
+def _anyone_stopped(caught: list[signal.Signals]) -> bool:
     """Whether any process was stopped: all must stop after the same step, or one waits for ever."""
-    if distributed.world_size() == 1:  # no need to wait until a GPU is done with its step
-        return bool(caught)
-    return bool(distributed.total(torch.tensor(len(caught), device=model.priors.device)) > 0)
+    return bool(distributed.total(torch.tensor(len(caught), device="cpu")))  # waits for no GPU
 
 
-def _who_stopped(caught: list[signal.Signals]) -> signal.Signals | None:
-    """The first signal that any process caught."""
+def _who_stopped(caught: list[signal.Signals], trainer: Trainer) -> signal.Signals | None:
+    """The first signal that any process caught; None for a run that reached its end.
+
+    All wait here for the first process, which writes: after a run its files are there for all.
+    """
     everybody = distributed.gather([caught[:1]], distributed.world_size())
-    return next((signals[0] for signals in everybody if signals), None)
+    if trainer.next_step >= trainer.settings.steps:
+        return None
+    return next(signals[0] for signals in everybody if signals)
 
 
 class _Report:
-    """Logs and shows each step once the next one is on its way, so that no step waits for it."""
+    """Logs and shows each step once the next one is on its way, so that no step waits for it.
 
-    def __init__(self, trainer: Trainer, log: Log, bar: tqdm) -> None:
+    It also keeps the best mAP of the run, which it shows beside the losses.
+    """
+
+    def __init__(self, trainer: Trainer, log: Log, bar: tqdm, best: float | None) -> None:
+        self.best = best
         self._trainer, self._log, self._bar = trainer, log, bar
         self._unread: Record | None = None
         self._ladder = Ladder(trainer)
@@ -285,47 +292,41 @@ class _Report:
     def standing(self) -> Standing | None:
         return self._ladder.standing
 
-    def add(self, record: Record, best: float | None) -> None:
-        self._tell(best)
+    def add(self, record: Record) -> None:
+        self._tell()
         self._unread = record
 
-    def finish(self, best: float | None) -> None:
+    def finish(self) -> None:
         """Wait for the last step, then log and show it."""
         self._trainer.wait()
-        self._tell(best)
+        self._tell()
 
-    def look(self, before: float | None, best: float | None) -> float | None:
-        """The best mAP; what to expect after the first one is said."""
+    def look(self, best: float | None) -> None:
+        """Keep the best mAP. The first time, unless the run is over, say what to expect."""
+        first, self.best = self.best is None, best
         done, steps = self._trainer.next_step, self._trainer.settings.steps
-        known = before is not None or best is None or self.standing is None
-        if not known and done < steps:
+        if first and best is not None and self.standing is not None and done < steps:
             look = f"first look, after {done} of {steps} steps: mAP {best:.3f}"
-            _say(self._bar, f"{look}; {self.standing.expectation}")
-        return best
+            self._say(f"{look}; {self.standing.expectation}")
 
-    def _tell(self, best: float | None) -> None:
-        if self._unread is not None:
-            self._log.write(self._unread)
-            _show(self._bar, self._unread, best)
-            _say(self._bar, self._ladder.add(self._unread, best))
-        self._unread = None
+    def _tell(self) -> None:
+        record, self._unread = self._unread, None
+        if record is not None:
+            self._log.write(record)
+            score = "" if self.best is None else f", best mAP {self.best:.3f}"
+            self._bar.set_postfix_str(summary(record) + score, refresh=False)
+            self._bar.update()
+            self._say(self._ladder.add(record, self.best))
+
+    def _say(self, words: str | None) -> None:
+        """Print something above the bar; without a bar, warn if it is a warning."""
+        if words and not self._bar.disable:
+            self._bar.write(words, file=sys.stderr)
+        elif words and words.startswith("warning: ") and distributed.rank() == 0:
+            warnings.warn(words.removeprefix("warning: "), stacklevel=5)
 
 
 def _bar(trainer: Trainer, progress: bool) -> tqdm:
     silent = not progress or distributed.rank() > 0
     steps = trainer.settings.steps
     return tqdm(total=steps, initial=trainer.next_step, disable=silent, unit="step")
-
-
-def _show(bar: tqdm, record: Record, best: float | None) -> None:
-    score = "" if best is None else f", best mAP {best:.3f}"
-    bar.set_postfix_str(summary(record) + score, refresh=False)
-    bar.update()
-
-
-def _say(bar: tqdm, words: str | None) -> None:
-    """Print something above the bar; without a bar, warn if it is a warning."""
-    if words and not bar.disable:
-        bar.write(words, file=sys.stderr)
-    elif words and words.startswith("warning: ") and distributed.rank() == 0:
-        warnings.warn(words.removeprefix("warning: "), stacklevel=4)

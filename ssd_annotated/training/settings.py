@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -87,10 +87,9 @@ class Settings:
         self._check()
 
     def _check(self) -> None:
-        check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
-        check_choice("schedule", self.schedule, ("steps", "onecycle"))
-        check_choice("freeze", self.freeze, ("none", "trunk"))
-        check_choice("precision", self.precision, ("float32", "bfloat16", "float16"))
+        for name, kind in get_type_hints(Settings).items():
+            if get_origin(kind) is Literal:
+                check_choice(name, getattr(self, name), get_args(kind))
         for name, least in {"steps": 1, "batch_size": 1, "warmup": 0, "workers": 0}.items():
             check_at_least(name, getattr(self, name), least)
         check_seed(self.seed)

@@ -31,8 +31,8 @@ class NonFiniteLossError(FloatingPointError):
 class Record(Mapping):
     """What a step was like: step, localization, confidence, lr, images_per_second.
 
-    The losses, of before the step, come from the device when they are asked for: who asks at once
-    waits for the step to be done. If they are no numbers, that raises a `NonFiniteLossError`.
+    The losses, measured before the step, stay on the device until they are asked for: to ask at
+    once is to wait for the step. If they are not finite, asking raises a `NonFiniteLossError`.
     """
 
     def __init__(
@@ -46,16 +46,16 @@ class Record(Mapping):
             self._ready.record()
 
     def __getitem__(self, name: str) -> int | float:
-        return self._all()[name]
+        return self.read()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
+        return iter(self.read())
 
     def __len__(self) -> int:
-        return len(self._all())
+        return len(self.read())
 
-    def _all(self) -> dict[str, int | float]:
-        """Everything, the losses read once, when they have arrived."""
+    def read(self) -> dict[str, int | float]:
+        """All of it; waits for the losses, the first time."""
         if self._losses is not None:
             if self._ready is not None:
                 self._ready.synchronize()
@@ -227,7 +227,7 @@ class Trainer:
         if last is None:
             return
         try:
-            len(last)
+            last.read()
         except NonFiniteLossError:
             self.next_step, self._batches = last.step, None
             self._broken.zero_()

@@ -13,19 +13,25 @@ def start_from(old: SSD, class_names: tuple[str, ...]) -> SSD:
     In the confidence heads a class has one row of outputs for each prior of a cell, row k · C + c.
     Classes of the same name keep theirs, and so does background; those of new classes are random.
     """
-    before, names = old.spec.num_classes, old.recipe.class_names
-    spec = replace(old.spec, num_classes=len(class_names))
+    names = old.recipe.class_names
     with torch.device(old.priors.device):
-        model = build(spec, replace(old.recipe, class_names=class_names))
+        model = _like(old, class_names)
+    with torch.device("meta"):  # only shapes are wanted: what grows with the classes has such rows
+        grown = _like(old, (*names, "one more")).state_dict()
     kept = [(new, names.index(name)) for new, name in enumerate(class_names) if name in names]
     weights = model.state_dict()
     for name, value in old.state_dict().items():
-        part, number = name.split(".")[:2]
-        each = spec.priors.boxes_per_cell[int(number)] if part == "confidence_heads" else 0
-        if not each or value.shape[:1] != (each * before,):
+        if value.shape == grown[name].shape:
             weights[name].copy_(value)
             continue
+        each = len(value) // len(names)
         rows, former = (x.unflatten(0, (each, -1)) for x in (weights[name], value))
         for here, there in kept:
             rows[:, here] = former[:, there]
     return model
+
+
+def _like(old: SSD, class_names: tuple[str, ...]) -> SSD:
+    """The network of `old` for these classes, with random weights."""
+    spec = replace(old.spec, num_classes=len(class_names))
+    return build(spec, replace(old.recipe, class_names=class_names))
