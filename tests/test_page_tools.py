@@ -89,6 +89,12 @@ def test_picture_with_a_size_keeps_it(folder):
     assert slim_pages.slim(html, folder, searches=False) == html
 
 
+def test_size_in_a_style_becomes_the_room_that_the_picture_takes(folder):
+    html = '<img alt="x" src="../_images/x.webp" style="width: 7px; height: 5px;" />'
+    slimmed = slim_pages.slim(html, folder, searches=False)
+    assert slimmed == '<img alt="x" src="../_images/x.webp" width="7" height="5" />'
+
+
 def test_slim_page_stays_as_it_is(folder):
     html = '<img alt="x" src="../_images/x.webp" />' * 5 + '<script src="../_static/a.js"></script>'
     once = slim_pages.slim(html, folder, searches=False)

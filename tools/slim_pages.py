@@ -35,6 +35,8 @@ FIGURE = re.compile(r'(="[^":]*_images/[\w.-]+)\.png"')
 PICTURE = re.compile(
     r'<img (?P<before>[^>]*?)src="(?P<to>[^":?]*_(?:images|static)/[^"?]+)"(?P<after>[^>]*)>'
 )
+#: A size in a style leaves no room for a picture whose height follows its width; this does.
+SIZE = re.compile(r'style="width: (\d+)px; height: (\d+)px;"')
 #: MathJax is one script and its settings; a page without an equation needs neither.
 MATHJAX = re.compile(
     r'\s*<script[^>]*(?:>window\.MathJax =.*?|src="[^"]*mathjax/[^"]*"[^>]*>)</script>'
@@ -56,11 +58,10 @@ def with_lazy_pictures(html: str, folder: Path) -> str:
     def edit(tag: re.Match[str]) -> str:
         nonlocal count
         count += 1
-        file = folder / tag["to"]
-        wait = ' loading="lazy"' if count > FIRST else ""
-        size = ""
         if "loading=" in tag[0]:
             return tag[0]
+        wait = ' loading="lazy"' if count > FIRST else ""
+        file, size = folder / tag["to"], ""
         if not re.search(r"\s(?:width=|style=)", tag[0]) and file.suffix != ".svg":
             with Image.open(file) as picture:
                 size = f' width="{picture.width}" height="{picture.height}"'
@@ -79,7 +80,7 @@ def slim(html: str, folder: Path, searches: bool) -> str:
         html = WAITS.sub("<script defer ", SEARCH.sub("", html))
     # A bibliography is marked as a list of things that are no list items.
     html = html.replace('role="doc-biblioentry"', 'role="listitem"')
-    html = FIGURE.sub(r'\1.webp"', html)
+    html = FIGURE.sub(r'\1.webp"', SIZE.sub(r'width="\1" height="\2"', html))
     return with_lazy_pictures(html, folder)
 
 
