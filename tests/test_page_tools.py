@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import cards
 import chapter_top
 import citation
+import docstrings
 import light_assets
 import nbformat
 import page_head
@@ -22,6 +23,7 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.ttLib import TTFont
 from PIL import Image
+from sphinx import addnodes
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(ROOT.glob("book/text/*.md"))
@@ -301,6 +303,23 @@ def test_chapter_says_what_readers_can_do_and_which_figure_to_remember(path):
     assert found
     assert box, "copy the box below the title from another chapter"
     assert f"name: {cards.NAMED.search(text)[1]}\n" in text
+
+
+# --- The package's page -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(" = (0.1, 0.2)", " = (0.1, 0.2)"), (f" = {list(range(99))}", " = …")]
+)
+def test_long_values_are_left_out_of_signatures(value, shown):
+    kind = addnodes.desc_annotation("", nodes.Text("class of a name that is long " * 9))
+    signature = addnodes.desc_signature("", "", kind, addnodes.desc_annotation())
+    signature[1] += nodes.Text(value)
+    content = addnodes.desc_content()
+    addnodes.desc("", signature, content)
+    docstrings.shorten(None, "py", "data", content)
+    assert signature[1].astext() == shown
+    assert signature[0].astext().startswith("class")
 
 
 # --- Cards and citation -----------------------------------------------------------------------
