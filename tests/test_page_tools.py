@@ -319,6 +319,7 @@ def test_long_values_are_left_out_of_signatures(value, shown):
     addnodes.desc("", signature, content)
     docstrings.shorten(None, "py", "data", content)
     assert signature[1].astext() == shown
+    assert signature[1][0].parent is signature[1]
     assert signature[0].astext().startswith("class")
 
 

@@ -29,7 +29,8 @@ def shorten(app, domain, objtype, content) -> None:
     """Leave a long value out of its signature."""
     for note in content.parent.findall(addnodes.desc_annotation):
         if note.astext().lstrip().startswith("=") and len(note.astext()) > LONGEST:
-            note.children = [nodes.Text(" = …")]
+            note.clear()
+            note += nodes.Text(" = …")
 
 
 def setup(app) -> dict:
