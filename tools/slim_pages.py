@@ -143,5 +143,6 @@ def slim_all(app, error: Exception | None) -> None:
 
 def setup(app) -> dict:
     """Called by Sphinx."""
-    app.connect("build-finished", slim_all)
+    # After the theme, which writes its colours of code at the end, too.
+    app.connect("build-finished", slim_all, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
