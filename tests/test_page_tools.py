@@ -223,6 +223,12 @@ def test_pages_share_their_files(static):
     assert again == pages
 
 
+def test_styles_are_joined_after_the_theme_has_written_its_own():
+    options = {}
+    slim_pages.setup(SimpleNamespace(connect=lambda *_, **given: options.update(given)))
+    assert options["priority"] > 500  # Sphinx's default, and the theme's
+
+
 # --- The head ---------------------------------------------------------------------------------
 
 
