@@ -1,5 +1,7 @@
 """The tools that finish the pages: what they leave out, add and draw."""
 
+import base64
+import io
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,13 +10,20 @@ from xml.etree import ElementTree
 import cards
 import chapter_top
 import citation
+import docstrings
+import light_assets
 import nbformat
 import page_head
 import pytest
 import slim_pages
+import tinycss2
 import yaml
 from docutils import nodes
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from fontTools.ttLib import TTFont
 from PIL import Image
+from sphinx import addnodes
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(ROOT.glob("book/text/*.md"))
@@ -29,7 +38,7 @@ def folder(tmp_path):
     """The folder of a page with one picture, 30 × 20 pixels."""
     (tmp_path / "_images").mkdir()
     (tmp_path / "book").mkdir()
-    Image.new("RGB", (30, 20)).save(tmp_path / "_images" / "x.png")
+    Image.new("RGB", (30, 20)).save(tmp_path / "_images" / "x.webp")
     return tmp_path / "book"
 
 
@@ -41,6 +50,9 @@ def folder(tmp_path):
         '<script>const THEBE_JS_URL = "https://example.org"; const thebe_selector = ""</script>',
         '<link rel="stylesheet" type="text/css" href="../_static/sphinx-thebe.css?v=4" />',
         '<script src="../searchindex.js"></script>',
+        '<link rel="preload" as="script" href="../_static/scripts/bootstrap.js?digest=5" />',
+        '<script>window.MathJax = {"loader": {"load": []}}</script>',
+        '<script defer="defer" src="../_static/mathjax/tex-chtml.js?v=2"></script>',
     ],
 )
 def test_unused_parts_are_left_out(tag, folder):
@@ -59,7 +71,7 @@ def test_page_of_the_search_keeps_what_it_needs(folder):
         ('<script data-x="1" src="../_static/design-tabs.js"></script>', True),
         ('<script src="../_static/documentation_options.js?v=9"></script>', False),
         ("<script>DOCUMENTATION_OPTIONS.pagename = 'x';</script>", False),
-        ('<script defer="defer" src="../_static/mathjax/tex-chtml.js"></script>', False),
+        ('<script defer="defer" src="../_static/try/base.js"></script>', False),
     ],
 )
 def test_scripts_wait_unless_another_needs_them(tag, waits, folder):
@@ -68,28 +80,153 @@ def test_scripts_wait_unless_another_needs_them(tag, waits, folder):
 
 
 def test_pictures_get_their_size_and_load_when_they_come_near(folder):
-    html = slim_pages.slim('<img alt="its width" src="../_images/x.png" />' * 4, folder, False)
+    html = slim_pages.slim('<img alt="its width" src="../_images/x.webp" />' * 4, folder, False)
     assert html.count('width="30" height="20"') == 4
     assert html.count('loading="lazy"') == 4 - slim_pages.FIRST
     assert html.endswith('loading="lazy" />')
 
 
 def test_picture_with_a_size_keeps_it(folder):
-    html = '<img alt="x" src="../_images/x.png" style="width: 7px" />'
+    html = '<img alt="x" src="../_images/x.webp" style="width: 7px" />'
     assert slim_pages.slim(html, folder, searches=False) == html
 
 
+def test_size_in_a_style_becomes_the_room_that_the_picture_takes(folder):
+    html = '<img alt="x" src="../_images/x.webp" style="width: 7px; height: 5px;" />'
+    slimmed = slim_pages.slim(html, folder, searches=False)
+    assert slimmed == '<img alt="x" src="../_images/x.webp" width="7" height="5" />'
+
+
 def test_slim_page_stays_as_it_is(folder):
-    html = '<img alt="x" src="../_images/x.png" />' * 5 + '<script src="../_static/a.js"></script>'
+    html = '<img alt="x" src="../_images/x.webp" />' * 5 + '<script src="../_static/a.js"></script>'
     once = slim_pages.slim(html, folder, searches=False)
     assert slim_pages.slim(once, folder, searches=False) == once
 
 
-def test_stylesheet_keeps_the_icons_that_are_used():
-    used = '.fa-sun:before{content:"\\f185"}.fa-bars:before,.fa-navicon:before{content:"\\f0c9"}'
-    style = f'a{{b:c}}.fa-cat:before{{content:"\\f6be"}}{used}.fa-solid{{d:e}}'
-    kept = slim_pages.without_icons(style, slim_pages.icons('<i class="fa-sun fa-navicon"></i>'))
-    assert kept == f"a{{b:c}}{used}.fa-solid{{d:e}}"
+def test_page_with_an_equation_keeps_mathjax(folder):
+    html = '<span class="math">x</span><script defer src="../_static/mathjax/a.js"></script>'
+    assert slim_pages.slim(html, folder, searches=False) == html
+
+
+def test_figures_become_webp_with_the_same_pixels(tmp_path):
+    picture = Image.effect_noise((20, 10), 50).convert("P")
+    picture.save(tmp_path / "x.png")
+    slim_pages.smaller_pictures(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["x.webp"]
+    with Image.open(tmp_path / "x.webp") as after:
+        assert after.convert("RGB").tobytes() == picture.convert("RGB").tobytes()
+
+
+# --- What all pages load ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def static(tmp_path_factory):
+    """Stylesheets and scripts as the theme lays them out, with a font of three icons."""
+    tmp_path = tmp_path_factory.mktemp("built") / "_static"
+    icons = tmp_path / f"{light_assets.ICONS}.ttf"
+    icons.parent.mkdir(parents=True)
+    draw = FontBuilder(1000, isTTF=True)
+    draw.setupGlyphOrder([".notdef", "sun", "moon", "cat"])
+    draw.setupCharacterMap({0xF185: "sun", 0xF186: "moon", 0xF6BE: "cat"})
+    empty = TTGlyphPen(None).glyph()
+    draw.setupGlyf(dict.fromkeys([".notdef", "sun", "moon", "cat"], empty))
+    draw.setupHorizontalMetrics(dict.fromkeys([".notdef", "sun", "moon", "cat"], (500, 0)))
+    draw.setupHorizontalHeader()
+    draw.setupNameTable({"familyName": "Font of the theme", "styleName": "Solid"})
+    draw.setupOS2()
+    draw.setupPost()
+    draw.save(icons)
+    (tmp_path / "styles").mkdir()
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "basic.css").write_text("p { x: url(file.png) }")
+    (tmp_path / "styles" / "theme.css").write_text(
+        f'@import "../basic.css";\n@font-face{{src:url(../{light_assets.ICONS}.woff2)'
+        ' format("woff2"),url(../x.ttf)}\n.fa-sun:before{content:"\\f185"}'
+    )
+    (tmp_path / "own.css").write_text(".gone{a:b}.fa-cat:before{content:'\\f6be'}")
+    (tmp_path / "mathjax").mkdir()
+    for name in ("startup", *light_assets.MATHJAX):
+        file = tmp_path / "mathjax" / f"{name}.js"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"// {name}")
+    return tmp_path
+
+
+def kept(style, *used):
+    """What is left of a stylesheet, without spaces."""
+    rules = tinycss2.parse_stylesheet(style, skip_whitespace=True)
+    return re.sub(r"\s", "", light_assets.purged(rules, set(used)))
+
+
+@pytest.mark.parametrize(
+    ("style", "left"),
+    [
+        ("p{a:b}", "p{a:b}"),
+        (".in{a:b}", ".in{a:b}"),
+        (".out{a:b}", ""),
+        ("#out .in{a:b}", ""),
+        (".in,p .out{a:b}", ".in{a:b}"),
+        (".in:not(.out){a:b}", ".in:not(.out){a:b}"),
+        ("@media print{.out{a:b}.in{a:b}}", "@mediaprint{.in{a:b}}"),
+        ("@media print{.out{a:b}}", ""),
+        ("@keyframes out{from{a:b}}", "@keyframesout{from{a:b}}"),
+        ("/*! MIT */ /* note */", "/*!MIT*/"),
+        ('[class^="out"]{a:b}', '[class^="out"]{a:b}'),
+    ],
+)
+def test_rules_that_can_meet_no_element_are_left_out(style, left):
+    assert kept(style, "in") == left
+
+
+def test_classes_that_scripts_set_count_as_used():
+    used = light_assets.words(["e.classList.add('is-open')", "tooltip_x"])
+    assert {"is-open", "tooltip_x"} <= used
+
+
+def test_stylesheets_become_one_with_their_addresses(static):
+    style = light_assets.joined(["styles/theme.css", "own.css"], static)
+    assert "@import" not in style
+    assert style.index("url(file.png)") < style.index(".fa-sun") < style.index(".gone")
+    assert "url(x.ttf)" in style
+
+
+def test_icons_travel_in_the_stylesheet_with_a_name_of_their_own(static):
+    style = light_assets.stylesheet(["styles/theme.css", "own.css"], static, {"fa-sun"})
+    assert "woff2" not in style
+    data = base64.b64decode(re.search(r"font/woff;base64,([^)]+)", style)[1])
+    font = TTFont(io.BytesIO(data))
+    assert set(font.getBestCmap()) == {0xF185}
+    assert {font["name"].getDebugName(n) for n in (1, 4, 6)} == {"BookIcons"}
+
+
+def test_mathjax_starts_after_its_parts(static):
+    script = light_assets.mathjax(static / "mathjax")
+    assert script.startswith("// startup")
+    assert script.index("// input/tex") < script.index("preLoad(")
+
+
+def test_pages_share_their_files(static):
+    page = (
+        '<link href="../_static/styles/theme.css?d=1" rel="stylesheet" />\n<title>T</title>'
+        '<link rel="stylesheet" href="../_static/own.css" />'
+        '<script defer src="../_static/mathjax/tex-chtml.js?v=2"></script><p class="fa-sun">'
+    )
+    pages = slim_pages.share(static.parent, {Path("a.html"): page, Path("b.html"): "<p>"})
+    assert pages[Path("b.html")] == "<p>"
+    html = pages[Path("a.html")]
+    assert html.count("stylesheet") == 1
+    style, script = re.findall(r'\.\./_static/([^"]+)"', html)
+    assert re.fullmatch(r"book\.css\?v=[0-9a-f]{8}", style)
+    assert re.fullmatch(r"mathjax/book\.js\?v=[0-9a-f]{8}", script)
+    again = slim_pages.share(static.parent, pages)
+    assert again == pages
+
+
+def test_styles_are_joined_after_the_theme_has_written_its_own():
+    options = {}
+    slim_pages.setup(SimpleNamespace(connect=lambda *_, **given: options.update(given)))
+    assert options["priority"] > 500  # Sphinx's default, and the theme's
 
 
 # --- The head ---------------------------------------------------------------------------------
@@ -172,6 +309,24 @@ def test_chapter_says_what_readers_can_do_and_which_figure_to_remember(path):
     assert found
     assert box, "copy the box below the title from another chapter"
     assert f"name: {cards.NAMED.search(text)[1]}\n" in text
+
+
+# --- The package's page -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(" = (0.1, 0.2)", " = (0.1, 0.2)"), (f" = {list(range(99))}", " = …")]
+)
+def test_long_values_are_left_out_of_signatures(value, shown):
+    kind = addnodes.desc_annotation("", nodes.Text("class of a name that is long " * 9))
+    signature = addnodes.desc_signature("", "", kind, addnodes.desc_annotation())
+    signature[1] += nodes.Text(value)
+    content = addnodes.desc_content()
+    addnodes.desc("", signature, content)
+    docstrings.shorten(None, "py", "data", content)
+    assert signature[1].astext() == shown
+    assert signature[1][0].parent is signature[1]
+    assert signature[0].astext().startswith("class")
 
 
 # --- Cards and citation -----------------------------------------------------------------------

@@ -2,6 +2,10 @@
 
 import re
 
+from docutils import nodes
+from sphinx import addnodes
+
+LONGEST = 120  # characters of a value; the presets have thousands, and the source is a click away
 LITERAL = re.compile(r"(``.+?``)")
 
 
@@ -21,7 +25,16 @@ def prepare(app, what, name, obj, options, lines: list[str]) -> None:
         lines[:0] = ["..", ""]
 
 
+def shorten(app, domain, objtype, content) -> None:
+    """Leave a long value out of its signature."""
+    for note in content.parent.findall(addnodes.desc_annotation):
+        if note.astext().lstrip().startswith("=") and len(note.astext()) > LONGEST:
+            note.clear()
+            note += nodes.Text(" = …")
+
+
 def setup(app) -> dict:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", prepare, priority=400)
+    app.connect("object-description-transform", shorten)
     return {"parallel_read_safe": True}

@@ -23,6 +23,7 @@ from pypdf.generic import Destination, Fit
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = ROOT / "_build" / "html"
 TARGET = ROOT / "_build" / "annotated-ssd.pdf"
+PATIENCE = 600_000  # milliseconds for one page, on a machine that does much else
 MARGIN = dict.fromkeys(("top", "bottom", "left", "right"), "18mm")
 #: Equations are set, and pictures that wait for the reader load.
 READY = """async () => {
@@ -204,7 +205,9 @@ def main() -> None:
         sys.exit("make pdf needs Chromium (or CHROMIUM=its path) and the pages: run `make book`")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
-        writer = make(chromium.new_page(color_scheme="light"), BUILT)
+        page = chromium.new_page(color_scheme="light")
+        page.set_default_timeout(PATIENCE)
+        writer = make(page, BUILT)
         chromium.close()
     writer.write(TARGET)
     print(f"{TARGET.relative_to(ROOT)}: {len(writer.pages)} pages")

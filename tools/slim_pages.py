@@ -1,18 +1,22 @@
 """A Sphinx extension that leaves out of the pages what they do not use, and lets the rest wait.
 
 The theme and its extensions write some tags into a template, some even twice, so the finished pages
-are edited: fewer scripts, none of which holds up the text, and pictures that load when they come
-near.
+are edited: one stylesheet, fewer scripts, none of which holds up the text, and pictures that load
+when they come near.
 """
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
+import light_assets
 from PIL import Image
 
 #: No cell runs on a page, so nothing of thebe's is used; jupyter-book adds it to every page, twice.
-#: The theme's stylesheet draws the icons as Font Awesome's script does, which has 1.5 MB.
+#: The theme's stylesheet draws the icons as Font Awesome's script does, which has 1.5 MB. What is
+#: loaded ahead of its turn takes the line from the stylesheet.
 UNUSED = (
+    re.compile(r'\s*<link rel="preload" as="script"[^>]*>'),
     re.compile(r'\s*<script[^>]*src="[^"]*(?:thebe|/fontawesome)\.js[^>]*></script>'),
     re.compile(r"\s*<script>const THEBE_JS_URL.*?</script>"),
     re.compile(r'\s*<link[^>]*href="[^"]*thebe\.css[^>]*/>'),
@@ -26,11 +30,24 @@ WAITS = re.compile(
     r"<script (?![^>]*\b(?:async|defer)\b)"
     r'(?=[^>]*src="(?![^"]*documentation_options)[^"]+"[^>]*></script>)'
 )
+#: Figures come as PNG from the notebooks and become WebP.
+FIGURE = re.compile(r'(="[^":]*_images/[\w.-]+)\.png"')
 PICTURE = re.compile(
     r'<img (?P<before>[^>]*?)src="(?P<to>[^":?]*_(?:images|static)/[^"?]+)"(?P<after>[^>]*)>'
 )
-#: The theme's stylesheet knows 1,900 icons; the pages use a dozen.
-ICON = re.compile(r'(?:\.fa-[\w-]+:before,?)+\{content:"[^"]*"\}')
+#: A size in a style leaves no room for a picture whose height follows its width; this does.
+SIZE = re.compile(r'style="width: (\d+)px; height: (\d+)px;"')
+#: MathJax is one script and its settings; a page without an equation needs neither.
+MATHJAX = re.compile(
+    r'\s*<script[^>]*(?:>window\.MathJax =.*?|src="[^"]*mathjax/[^"]*"[^>]*>)</script>'
+)
+MATHJAX_FILE = re.compile(r"\bmathjax/[\w-]+\.js[^\"]*")
+STYLES = re.compile(
+    r'\s*<link[^>]*\bhref="(?P<root>[^"]*_static/)(?P<sheet>[^"?]+\.css)[^"]*"[^>]*>'
+)
+NAMES = re.compile(r'\b(?:class|id)="([^"]*)"')
+#: The scripts of the pages, which may set a class that no page has before.
+SCRIPTS = ("*.js", "scripts/bootstrap.js", "scripts/*-theme.js", "try/*.js")
 FIRST = 3  # pictures of a page that may be in view at once, two of them its logo
 
 
@@ -41,11 +58,10 @@ def with_lazy_pictures(html: str, folder: Path) -> str:
     def edit(tag: re.Match[str]) -> str:
         nonlocal count
         count += 1
-        file = folder / tag["to"]
-        wait = ' loading="lazy"' if count > FIRST else ""
-        size = ""
         if "loading=" in tag[0]:
             return tag[0]
+        wait = ' loading="lazy"' if count > FIRST else ""
+        file, size = folder / tag["to"], ""
         if not re.search(r"\s(?:width=|style=)", tag[0]) and file.suffix != ".svg":
             with Image.open(file) as picture:
                 size = f' width="{picture.width}" height="{picture.height}"'
@@ -58,41 +74,75 @@ def slim(html: str, folder: Path, searches: bool) -> str:
     """A finished page of ``folder`` that loads less and shows its text sooner."""
     for part in UNUSED:
         html = part.sub("", html)
+    if 'class="math' not in html:
+        html = MATHJAX.sub("", html)
     if not searches:
         html = WAITS.sub("<script defer ", SEARCH.sub("", html))
     # A bibliography is marked as a list of things that are no list items.
     html = html.replace('role="doc-biblioentry"', 'role="listitem"')
+    html = FIGURE.sub(r'\1.webp"', SIZE.sub(r'width="\1" height="\2"', html))
     return with_lazy_pictures(html, folder)
 
 
-def without_icons(style: str, used: set[str]) -> str:
-    """The theme's stylesheet without the icons that are not ``used``."""
-    return ICON.sub(lambda rule: rule[0] if used & icons(rule[0]) else "", style)
+# --- What all pages share ---------------------------------------------------------------------
 
 
-def icons(text: str) -> set[str]:
-    """The names of all icons in a text."""
-    return set(re.findall(r"\bfa-[\w-]+", text))
+def smaller_pictures(folder: Path) -> None:
+    """Store each PNG of a chapter as WebP, which shows the same pixels in three quarters."""
+    for file in folder.glob("*.png"):
+        with Image.open(file) as picture:
+            picture.convert("RGBA" if "transparency" in picture.info else "RGB").save(
+                file.with_suffix(".webp"), lossless=True, method=4
+            )
+        file.unlink()
+
+
+def written(file: Path, text: str) -> str:
+    """Write a file, and return its name with its digest, so that no old copy of it is used."""
+    file.write_text(text, encoding="utf-8")
+    return f"{file.name}?v={sha256(text.encode()).hexdigest()[:8]}"
+
+
+def with_shared_files(html: str, style: str, mathjax: str) -> str:
+    """A page that asks for the common stylesheet and for the common MathJax."""
+    first = STYLES.search(html)
+    if first is None:
+        return html
+    link = f'\n    <link rel="stylesheet" href="{first["root"]}{style}" />'
+    html = html[: first.start()] + link + STYLES.sub("", html[first.start() :])
+    return MATHJAX_FILE.sub(f"mathjax/{mathjax}", html)
+
+
+def share(out: Path, pages: dict[Path, str]) -> dict[Path, str]:
+    """Write the common files into the folder ``out``, and let its ``pages`` use them."""
+    static = out / "_static"
+    sheets = max(([m["sheet"] for m in STYLES.finditer(h)] for h in pages.values()), key=len)
+    scripts = [f.read_text(encoding="utf-8") for s in SCRIPTS for f in static.glob(s)]
+    names = (name for html in pages.values() for name in NAMES.findall(html))
+    used = light_assets.words([*names, *scripts])
+    style = written(static / "book.css", light_assets.stylesheet(sheets, static, used))
+    folder = static / "mathjax"
+    script = written(folder / "book.js", light_assets.mathjax(folder))
+    return {page: with_shared_files(html, style, script) for page, html in pages.items()}
 
 
 def slim_all(app, error: Exception | None) -> None:
-    """Edit every page that was built, and the theme's stylesheet."""
+    """Edit every page that was built, and make what they load smaller."""
     if error is not None:
         return
-    out, used = Path(app.outdir), set()
-    for page in out.rglob("*.html"):
-        if "_static" not in page.parts:
-            html = page.read_text(encoding="utf-8")
-            slimmed = slim(html, page.parent, searches=page.name == "search.html")
-            page.write_text(slimmed, encoding="utf-8")
-            used |= icons(slimmed)
-    for script in out.glob("_static/scripts/*-theme.js"):
-        used |= icons(script.read_text(encoding="utf-8"))
-    style = out / "_static" / "styles" / "pydata-sphinx-theme.css"
-    style.write_text(without_icons(style.read_text(encoding="utf-8"), used), encoding="utf-8")
+    out = Path(app.outdir)
+    smaller_pictures(out / "_images")
+    files = [page for page in out.rglob("*.html") if "_static" not in page.parts]
+    pages = {
+        page: slim(page.read_text(encoding="utf-8"), page.parent, page.name == "search.html")
+        for page in files
+    }
+    for page, html in share(out, pages).items():
+        page.write_text(html, encoding="utf-8")
 
 
 def setup(app) -> dict:
     """Called by Sphinx."""
-    app.connect("build-finished", slim_all)
+    # After the theme, which writes its colours of code at the end, too.
+    app.connect("build-finished", slim_all, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,6 +1,6 @@
 """Rules that every page of the built book obeys, in a browser and in both themes."""
 
-PHONE = 390  # pixels: the width of common phones
+PHONE, TABLET = 390, 768  # pixels: common widths
 #: It holds most elements of a page; they are coloured alike on all, so they are checked once.
 CODE = ".highlight pre"
 HEAVIEST = 3e6  # bytes that a chapter may load
@@ -33,12 +33,15 @@ def show_in(page, theme: str) -> None:
     }""")
 
 
-def test_page_is_accessible_and_fits_a_phone(page, site, every_page, axe):
+def test_page_is_accessible_and_fits_small_screens(page, site, every_page, axe):
     page.set_viewport_size({"width": PHONE, "height": 844})
     page.goto(site.url + every_page)
     settle(page)
-    wide = overflow(page)
-    found = {"phone": f"scrolls sideways by {wide} pixels" if wide > 0 else ""}
+    found = {}
+    for width in (PHONE, TABLET):
+        page.set_viewport_size({"width": width, "height": 844})
+        if (wide := overflow(page)) > 0:
+            found[f"at {width} pixels"] = f"scrolls sideways by {wide} pixels"
     page.set_viewport_size({"width": 1400, "height": 900})
     for theme in ("light", "dark"):
         show_in(page, theme)
