@@ -35,7 +35,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test test-pages test-gpu test-long test-faults fuzz coverage mutants drift bench bench-gpu learning book pdf sync execute lab weights docker docker-test clean
+.PHONY: help setup lock lint format test test-pages test-gpu test-long test-faults fuzz coverage mutants drift scan bench bench-gpu learning book pdf sync execute lab weights docker docker-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,11 @@ mutants: setup  ## plant faults in the core, one at a time, and list those no te
 
 drift: setup  ## run the chapters with what is installed; list the sentences that no longer hold
 	$(BIN)/python tools/drift.py --jobs $(JOBS) $(CHAPTER)
+
+scan:  ## what scanners say of the package, the workflows and the locked packages (needs uv)
+	uvx bandit --quiet --configfile pyproject.toml --recursive ssd_annotated examples docker
+	uvx zizmor --offline .github
+	uvx pip-audit --requirement requirements.txt --no-deps --disable-pip
 
 bench: setup  ## every time beside its competitors, into benchmarks/results.json (10 minutes)
 	$(BIN)/python benchmarks/bench.py --json benchmarks/results.json --note "$(NOTE)"
