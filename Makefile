@@ -87,7 +87,9 @@ test-long: setup  ## what takes minutes: 1,000 examples for every property, 5,00
 	$(BIN)/pytest -s tests/long
 
 coverage: setup  ## which lines and branches of the package the tests run
-	$(BIN)/coverage run -m pytest tests
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest tests -n $(JOBS) --dist loadfile
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 mutants: setup  ## plant faults in the core, one at a time, and list those no test sees (SAMPLE=40)
