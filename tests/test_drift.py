@@ -22,6 +22,8 @@ def stored(tmp_path_factory):
         new_markdown_cell("One is odd. Half\nof it is {glue:text}`half`. {glue:text}`half-not`."),
         new_code_cell("7 * 6", metadata={"tags": ["nbval-ignore-output"]}),
         new_code_cell("1 / 0", metadata={"tags": ["raises-exception"]}),
+        # On disk its two formats are sorted by their names, and a kernel sends them otherwise.
+        new_code_cell("from IPython.display import Markdown\ndisplay(Markdown('a *table*'))"),
     ]
     folder = tmp_path_factory.mktemp("chapter")
     return notebooks.executed(new_notebook(cells=cells), folder)
