@@ -370,6 +370,7 @@ def test_shares_of_cocos_format_are_those_of_xml(tmp_path):
         expected = stems(open_data(f"{tmp_path / 'images'}:{share}"))
         assert stems(open_data(f"{file}:{share}")) == expected
         assert stems(open_data(f"{tmp_path / 'images'}:{file}:{share}")) == expected
+        assert stems(open_data(f"{tmp_path}:{share}")) == expected
     with pytest.raises(ValueError, match=r"all\.json: 'train' is no share of it"):
         find(file, "train")
 
