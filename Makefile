@@ -38,7 +38,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test test-pages test-gpu test-long test-faults fuzz coverage mutants bench bench-gpu learning book pdf sync execute lab weights docker docker-test clean
+.PHONY: help setup lock lint format test test-pages test-gpu test-long test-faults fuzz coverage mutants drift scan bench bench-gpu learning book pdf sync execute lab weights docker docker-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,11 +91,21 @@ test-long: setup  ## what takes minutes: 1,000 examples for every property, 5,00
 	$(BIN)/pytest -s tests/long
 
 coverage: setup  ## which lines and branches of the package the tests run
-	$(BIN)/coverage run -m pytest tests
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest tests -n $(JOBS) --dist loadfile
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 mutants: setup  ## plant faults in the core, one at a time, and list those no test sees (SAMPLE=40)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py --jobs $(JOBS) $(if $(SAMPLE),--sample $(SAMPLE))
+
+drift: setup  ## run the chapters with what is installed; list the sentences that no longer hold
+	$(BIN)/python tools/drift.py --jobs $(JOBS) $(CHAPTER)
+
+scan:  ## what scanners say of the package, the workflows and the locked packages (needs uv)
+	uvx bandit --quiet --configfile pyproject.toml --recursive ssd_annotated examples docker
+	uvx zizmor --offline .github
+	uvx pip-audit --requirement requirements.txt --no-deps --disable-pip
 
 bench: setup  ## every time beside its competitors, into benchmarks/results.json (10 minutes)
 	$(BIN)/python benchmarks/bench.py --json benchmarks/results.json --note "$(NOTE)"

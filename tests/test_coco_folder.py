@@ -435,6 +435,11 @@ def test_an_image_counts_once(folder):
     spoil(folder, partial(append, kind="images", entry=again))
     with pytest.raises(ValueError, match=r"all\.json, image 13: listed twice: b\.png"):
         read(folder)
+    dataset = read(folder, on_bad="skip")
+    assert [record.image.name for record in dataset.records] == ["a.png", "b.png", "c.png"]
+    assert [(thing, what) for _, thing, what in dataset.problems] == [
+        ("image 13", "listed twice: b.png")
+    ]
     spoil(folder, lambda content: content["images"][-1].update(id=9, file_name="d.png"))
     with pytest.raises(ValueError, match=r"all\.json, image 9: listed twice"):
         read(folder)

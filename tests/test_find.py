@@ -214,6 +214,13 @@ def test_endings_and_folders_in_a_list_are_understood(tmp_path, text):
     assert stems(open_data(tmp_path, wanted="train")) == ["a", "b"]
 
 
+def test_other_files_beside_the_annotations_are_left_alone(tmp_path):
+    write_lists(tmp_path, train="a\nb\n")
+    for folder in ("Annotations", "JPEGImages"):
+        (tmp_path / folder / "a.txt").write_text("a note")
+    assert stems(open_data(tmp_path, wanted="train")) == ["a", "b"]
+
+
 def test_a_list_from_powershell(tmp_path):
     write_lists(tmp_path)
     (tmp_path / "ImageSets/Main/train.txt").write_text("a.jpg\r\nc.jpg\r\n", encoding="utf-16")
@@ -363,6 +370,7 @@ def test_shares_of_cocos_format_are_those_of_xml(tmp_path):
         expected = stems(open_data(f"{tmp_path / 'images'}:{share}"))
         assert stems(open_data(f"{file}:{share}")) == expected
         assert stems(open_data(f"{tmp_path / 'images'}:{file}:{share}")) == expected
+        assert stems(open_data(f"{tmp_path}:{share}")) == expected
     with pytest.raises(ValueError, match=r"all\.json: 'train' is no share of it"):
         find(file, "train")
 
@@ -436,6 +444,18 @@ def test_one_of_several_files_must_be_named(tmp_path):
         ValueError, match=r"several files in COCO's format; .*mine\.json, .*yours\."
     ):
         find(tmp_path)
+
+
+def test_an_empty_file_beside_cocos_is_not_taken_for_it(tmp_path):
+    (tmp_path / "empty.json").touch()
+    write_coco_images(tmp_path / "all.json", tmp_path / "images")
+    assert stems(open_data(tmp_path)) == EVERY
+
+
+def test_entries_without_a_name_lead_to_the_files_own_folder(tmp_path):
+    file = write_coco(tmp_path / "all.json", [{"id": 1}, {"id": 2, "file_name": None}], [])
+    with pytest.raises(ValueError, match=r"all\.json, image 1: missing key: file_name is absent"):
+        open_data(file)
 
 
 def test_images_that_are_nowhere_near(tmp_path):

@@ -353,6 +353,14 @@ def test_crowds_share_their_best_prior():
 # --- Export ---------------------------------------------------------------------------------------
 
 
+def test_a_picture_that_cannot_be_written_ends_the_export(tmp_path):
+    (tmp_path / "JPEGImages" / "train_000001.jpg").mkdir(parents=True)  # a folder is in the way
+    with pytest.raises(OSError, match=r"could not write .*train_000001\.jpg"):
+        export_voc(GraffitiDigits("train", length=3), tmp_path)
+    # Without its list the folder is no data set that anyone would take for whole.
+    assert not (tmp_path / "ImageSets" / "Main" / "train.txt").exists()
+
+
 def test_export_is_a_voc_folder(tmp_path):
     dataset = GraffitiDigits("test", "crowd", length=3)
     export_voc(dataset, tmp_path)

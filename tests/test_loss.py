@@ -693,6 +693,21 @@ def test_a_target_in_other_units_or_types_is_refused(change, message):
         MultiBoxLoss(priors)(predictions, [target])
 
 
+def test_a_batch_without_an_image_is_refused():
+    check_targets([], CLASSES)  # nothing is wrong with any target
+    priors, (offsets, logits), _ = random_case([1])
+    with refuses("a batch needs at least one image, not 0"):
+        MultiBoxLoss(priors)((offsets[:0], logits[:0]), [])
+
+
+def test_a_box_may_stick_out_by_one_image_but_not_by_more():
+    labels = torch.tensor([1])
+    check_targets([{"boxes": torch.tensor([[-2.0, 0.5, 2.0, 1.0]]), "labels": labels}], CLASSES)
+    for box in ([0.0, 0.0, 2.01, 1.0], [0.0, -2.01, 1.0, 1.0]):
+        with refuses("boxes must be fractions of the image, found 2.01: divide"):
+            check_targets([{"boxes": torch.tensor([box]), "labels": labels}], CLASSES)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -17,25 +17,26 @@ def check(x: float = 2) -> None:
 def times(x, by=2):
     check(x)
     return min(x, 2.5) * by
+def most(limit=LIMIT):
+    return limit
 '''
-CHANGES = {
-    "LIMIT = 3  =>  LIMIT = 4",
-    "def check(x: float=2) -> None:  =>  def check(x: float=3) -> None:",
-    "if not x < LIMIT:  =>  if x < LIMIT:",
-    "if not x < LIMIT:  =>  if not x <= LIMIT:",
-    "if not x < LIMIT:  =>  if not x >= LIMIT:",
-    "if not x < LIMIT:  =>  if not not x < LIMIT:",
-    "raise ValueError(f'{x}')  =>  nothing",
-    "def times(x, by=2):  =>  def times(x, by=3):",
-    "check(x)  =>  nothing",
-    "return min(x, 2.5) * by  =>  return max(x, 2.5) * by",
-    "return min(x, 2.5) * by  =>  return min(x, 3.5) * by",
-    "return min(x, 2.5) * by  =>  return min(x, 2.5) / by",
+NAMES = {
+    ": LIMIT = 3  =>  LIMIT = 4",
+    "check: def check(x: float=2) -> None:  =>  def check(x: float=3) -> None:",
+    "check: if not x < LIMIT:  =>  if x < LIMIT:",
+    "check: if not x < LIMIT:  =>  if not x <= LIMIT:",
+    "check: if not x < LIMIT:  =>  if not x >= LIMIT:",
+    "check: raise ValueError(f'{x}')  =>  nothing",
+    "times: def times(x, by=2):  =>  def times(x, by=3):",
+    "times: check(x)  =>  nothing",
+    "times: return min(x, 2.5) * by  =>  return max(x, 2.5) * by",
+    "times: return min(x, 2.5) * by  =>  return min(x, 3.5) * by",
+    "times: return min(x, 2.5) * by  =>  return min(x, 2.5) / by",
 }
 
 
 def test_every_fault_is_made_and_neither_docstrings_nor_annotations_change():
-    assert {mutant.change for mutant in mutants.mutants(SOURCE)} == CHANGES
+    assert {mutant.name for mutant in mutants.mutants(SOURCE)} == NAMES
 
 
 def behaviour(module):
@@ -48,11 +49,11 @@ def behaviour(module):
             return str(error)
 
     answers = [outcome(module.times, x) for x in (1, 2, 2.9, 3, 4)]
-    return [*answers, outcome(module.check), outcome(module.check, 3), module.LIMIT]
+    return [*answers, outcome(module.check), outcome(module.check, 3), module.most()]
 
 
-@pytest.mark.parametrize("change", sorted(CHANGES))
-def test_a_planted_fault_is_seen_by_whoever_imported_the_function(tmp_path, monkeypatch, change):
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_planted_fault_is_seen_by_whoever_imported_the_function(tmp_path, monkeypatch, name):
     file = tmp_path / "fake.py"
     file.write_text(SOURCE)
     spec = importlib.util.spec_from_file_location("ssd_annotated.fake", file)
@@ -60,7 +61,7 @@ def test_a_planted_fault_is_seen_by_whoever_imported_the_function(tmp_path, monk
     monkeypatch.setitem(sys.modules, "ssd_annotated.fake", module)
     spec.loader.exec_module(module)
     before = behaviour(module)
-    (mutant,) = (m for m in mutants.mutants(SOURCE) if m.change == change)
+    (mutant,) = (m for m in mutants.mutants(SOURCE) if m.name == name)
     mutants.plant(mutant, "fake")
     assert behaviour(module) != before
 
@@ -69,7 +70,7 @@ def test_the_list_of_exceptions_names_mutants_that_exist_and_says_why():
     entries = tomllib.loads(mutants.EQUIVALENT.read_text("utf-8"))["equivalent"]
     for module in {entry["mutant"].partition(":")[0] for entry in entries}:
         source = (mutants.PACKAGE / f"{module}.py").read_text("utf-8")
-        names = {mutants.name_of(module, mutant) for mutant in mutants.mutants(source)}
+        names = {f"{module}:{mutant.name}" for mutant in mutants.mutants(source)}
         listed = [entry for entry in entries if entry["mutant"].startswith(f"{module}:")]
         assert {entry["mutant"] for entry in listed} <= names
         assert all(len(entry["reason"]) > 20 for entry in listed)

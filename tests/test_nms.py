@@ -388,6 +388,19 @@ def test_duplicates_up_to_four_sides_beyond_the_image_are_still_duplicates(box):
     assert found.scores.tolist() == pytest.approx([0.9])
 
 
+@pytest.mark.parametrize("far", [5.0, -4.0])
+def test_what_lies_more_than_four_sides_beyond_the_image_does_not_count(far):
+    # To `far` alike, or from there on alike: IoU 1. A little before it the boxes still differ.
+    near, sign = (0.9, 1) if far > 0 else (0.1, -1)
+    cases = {far + sign: 1, far - sign * 0.2: 2}
+    for other, kept in cases.items():
+        boxes = [sorted([near, far]), sorted([near, other])]
+        boxes = [[low, low, high, high] for low, high in boxes]
+        predictions, priors = predict(boxes, [0.9], [0.8])
+        (found,) = postprocess(predictions, priors, nms_threshold=0.95)
+        assert len(found.boxes) == kept
+
+
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize(
     "outside",

@@ -38,7 +38,8 @@ def text_of(output: NotebookNode) -> str:
         return output.text
     if output.output_type == "error":
         return "\n".join(output.traceback)
-    return "\n".join(str(v) for kind, v in output.data.items() if not kind.startswith("image/"))
+    data = sorted(output.data.items())  # as in a file; a kernel has its own order
+    return "\n".join(str(value) for kind, value in data if not kind.startswith("image/"))
 
 
 def images_of(cell: NotebookNode) -> list[str]:

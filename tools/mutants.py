@@ -6,7 +6,8 @@ that no test could see (``equivalent_mutants.toml`` says why), or a test is miss
 
 Nothing is written to disk. For each module one process imports torch, collects the module's own
 tests and runs them once. Then each mutant is a fork of that process: the child exchanges the code
-of one function, runs the tests, the fastest first, and stops at the first that fails. ::
+of the functions, runs the tests and stops at the first that fails. The test that killed last comes
+first, then the fastest: most mutants are killed by a few tests. ::
 
     python tools/mutants.py                     # all mutants of all modules (hours)
     python tools/mutants.py --sample 40 nms     # 40 of one module, drawn by --seed
@@ -16,16 +17,18 @@ from __future__ import annotations
 
 import argparse
 import ast
-import copy
 import gc
+import json
 import os
 import random
 import resource
+import signal
 import sys
 import time
 import tomllib
-from collections import Counter
-from collections.abc import Iterator
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import NamedTuple
@@ -36,18 +39,17 @@ from hypothesis import Phase, settings
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ssd_annotated"
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
-#: The modules, and the test files that answer for each.
+#: The modules, and the test file that answers for each.
 TESTS = {
-    "boxes": ["test_boxes.py"],
-    "coding": ["test_coding.py"],
-    "priors": ["test_priors.py"],
-    "matching": ["test_matching.py"],
-    "loss": ["test_loss.py"],
-    "nms": ["test_nms.py", "test_fast_post.py"],
-    "evaluation/voc": ["test_voc_evaluation.py"],
+    "boxes": "test_boxes.py",
+    "coding": "test_coding.py",
+    "priors": "test_priors.py",
+    "matching": "test_matching.py",
+    "loss": "test_loss.py",
+    "nms": "test_nms.py",
+    "evaluation/voc": "test_voc_evaluation.py",
 }
-CONTROL = "nothing"
-KILLED, SURVIVED, INVALID = 0, 1, 2  # how a child ends; by a signal, if it ran too long
+KILLED, SURVIVED, EQUAL, UNPLANTED = "killed", "survived", "equivalent", "unplanted"
 MORE_MEMORY = 4 << 30  # a mutant may take, in bytes
 
 # ---------------------------------------------------------------- making mutants
@@ -84,11 +86,13 @@ METHODS = NAMES | {"ceil": "floor", "floor": "ceil"}
 
 
 class Mutant(NamedTuple):
-    """A module with one fault: its tree, the function it lies in, and the line before and after."""
+    """One fault: a field of a node of the module's tree, and the value that it gets instead."""
 
     tree: ast.Module
-    where: str
-    change: str
+    node: ast.AST
+    field: str
+    value: object
+    name: str  # the function it lies in, the line before and after
 
 
 def mutants(source: str) -> list[Mutant]:
@@ -97,28 +101,26 @@ def mutants(source: str) -> list[Mutant]:
     tree = ast.parse(source)
     for where, statement, node in _places(tree, "", None):
         for field, value in _variants(node):
-            memo: dict = {}
-            twin = copy.deepcopy(tree, memo)
-            setattr(memo[id(node)], field, copy.deepcopy(value, memo))
-            change = f"{_line(statement)}  =>  {_line(memo[id(statement)])}"
-            found.append(Mutant(twin, where, change))
+            before, line = getattr(node, field), _line(statement)
+            setattr(node, field, value)
+            name = f"{where}: {line}  =>  {_line(statement)}"
+            setattr(node, field, before)
+            found.append(Mutant(tree, node, field, value, name))
         for field, place in _removable(node):
-            memo = {}
-            twin = copy.deepcopy(tree, memo)
-            block = getattr(memo[id(node)], field)
-            change = f"{_line(block[place])}  =>  nothing"
-            block[place] = ast.copy_location(ast.Pass(), block[place])
-            found.append(Mutant(twin, where, change))
+            block = getattr(node, field)
+            rest = [*block[:place], ast.Pass(), *block[place + 1 :]]
+            name = f"{where}: {_line(block[place])}  =>  nothing"
+            found.append(Mutant(tree, node, field, rest, name))
     return found
 
 
 def _places(node: ast.AST, where: str, statement: ast.stmt | None) -> Iterator[tuple]:
     """Each node that may change, with the function and the statement it lies in; no annotations."""
     for name, value in ast.iter_fields(node):
+        if name in ("annotation", "returns", "decorator_list"):
+            continue
         for child in value if isinstance(value, list) else [value]:
-            if name in ("annotation", "returns", "decorator_list") or not isinstance(
-                child, ast.AST
-            ):
+            if not isinstance(child, ast.AST):
                 continue
             inside = child if isinstance(child, ast.stmt) else statement
             path = where
@@ -147,7 +149,8 @@ def _variants(node: ast.AST) -> Iterator[tuple[str, object]]:
         case ast.keyword(arg=name) if name in NAMES:
             yield "arg", NAMES[name]
         case ast.If(test=test) | ast.IfExp(test=test):
-            if not isinstance(test, ast.Compare):  # a comparison has mutants of its own
+            # A comparison has mutants of its own, and a `not` loses it below.
+            if not isinstance(test, ast.Compare | ast.UnaryOp):
                 yield "test", ast.UnaryOp(ast.Not(), test)
     for field in ("operand", "left", "right", "value", "test"):  # a `not`, a minus or a `~` goes
         operand = getattr(node, field, None)
@@ -183,22 +186,27 @@ def _line(statement: ast.AST | None) -> str:
 
 
 def plant(mutant: Mutant, module: str) -> None:
-    """Exchange, in this process, the code of the module's functions, their defaults, its values."""
-    name = "ssd_annotated." + module.replace("/", ".")
-    live = sys.modules[name].__dict__
+    """Give the module, in this process, its fault."""
+    setattr(mutant.node, mutant.field, mutant.value)
+    exchange(ast.fix_missing_locations(mutant.tree), module)
+
+
+def exchange(tree: ast.Module, module: str) -> None:
+    """Exchange the code of the module's functions, their defaults, and its values."""
+    live = sys.modules["ssd_annotated." + module.replace("/", ".")].__dict__
     file = live["__file__"]
-    compiled = compile(ast.fix_missing_locations(mutant.tree), file, "exec")
-    codes = {code.co_qualname: code for code in _codes(compiled)}
-    defaults = dict(_defaults(mutant.tree, "", live))
+    codes = {code.co_qualname: code for code in _codes(compile(tree, file, "exec"))}
+    functions = defaultdict(list)
     for function in [x for x in gc.get_objects() if type(x) is FunctionType]:
-        if function.__code__.co_filename == file and (
-            code := codes.get(function.__code__.co_qualname)
-        ):
-            function.__code__ = code
-            function.__defaults__, function.__kwdefaults__ = defaults.get(
-                code.co_qualname, (function.__defaults__, function.__kwdefaults__)
-            )
-    for statement in mutant.tree.body:
+        name = function.__code__.co_qualname
+        if function.__code__.co_filename == file and name in codes:
+            function.__code__ = codes[name]
+            functions[name].append(function)
+    # As in the module: a value may call the functions above it, a default may use such a value.
+    for statement in tree.body:
+        for name, defaults in _defaults(statement, "", live):
+            for function in functions[name]:
+                function.__defaults__ = defaults
         if isinstance(statement, ast.Assign | ast.AnnAssign):
             _assign(statement, live, file)
 
@@ -210,18 +218,17 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(constant)
 
 
-def _defaults(node: ast.AST, path: str, live: dict) -> Iterator[tuple[str, tuple]]:
-    """The defaults of each function and method, for its qualified name."""
-    for child in getattr(node, "body", []):
-        if isinstance(child, ast.ClassDef):
-            yield from _defaults(child, f"{path}{child.name}.", live)
-        elif isinstance(child, ast.FunctionDef):
-            values = tuple(_value(default, live) for default in child.args.defaults)
-            yield path + child.name, (values or None, None)
-
-
-def _value(expression: ast.expr, live: dict) -> object:
-    return eval(compile(ast.Expression(expression), "<default>", "eval"), live)
+def _defaults(node: ast.stmt, path: str, live: dict) -> Iterator[tuple[str, tuple | None]]:
+    """The defaults of each function and method of a statement, for its qualified name."""
+    if isinstance(node, ast.ClassDef):
+        for child in node.body:
+            yield from _defaults(child, f"{path}{node.name}.", live)
+    elif isinstance(node, ast.FunctionDef):
+        values = (ast.Expression(default) for default in node.args.defaults)
+        yield (
+            path + node.name,
+            tuple(eval(compile(value, "<default>", "eval"), live) for value in values) or None,
+        )
 
 
 def _assign(statement: ast.Assign | ast.AnnAssign, live: dict, file: str) -> None:
@@ -241,76 +248,88 @@ def _assign(statement: ast.Assign | ast.AnnAssign, live: dict, file: str) -> Non
 # ---------------------------------------------------------------- running the tests
 
 
+def fork(job: Callable[[], object]) -> tuple[int, int]:
+    """Do a job in a copy of this process: its number, and where `answer` finds what it returned."""
+    read, write = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            os.write(write, json.dumps(job()).encode())
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(write)
+    return pid, read
+
+
+def answer(read: int) -> object:
+    """What a job returned; None if it failed, or was ended."""
+    with os.fdopen(read) as pipe:
+        text = pipe.read()
+    return json.loads(text) if text else None
+
+
 class Runner:
     """A plugin of pytest: in place of one run, one for each mutant, each in its own process."""
 
     def __init__(self, module: str, chosen: list[Mutant], jobs: int) -> None:
         self.module, self.chosen, self.jobs = module, chosen, jobs
-        self.verdicts: list[int] = []
+        self.counts: Counter[str] = Counter()
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run the unchanged tests once, sort them by their time, and let the mutants loose."""
-        order, seconds = _times(session.items)
-        self.limit = int(3 * seconds + 10)
-        items = [session.items[index] for index in order]
-        running: dict[int, int] = {}
-        verdicts = {}
-        for number, mutant in enumerate(self.chosen):
+        pid, read = fork(lambda: self._times(session.items))
+        times = answer(read)
+        os.waitpid(pid, 0)
+        if times is None:
+            return True
+        order = sorted(range(len(times)), key=times.__getitem__)
+        self.items = [session.items[index] for index in order]
+        self.limit = int(3 * sum(times) + 10)
+        running: dict[int, tuple[Mutant, int]] = {}
+        for mutant in self.chosen:
             if len(running) == self.jobs:
-                self._wait(running, verdicts)
-            pid = os.fork()
-            if pid == 0:
-                self._be(mutant, items)
-            running[pid] = number
+                self._wait(running)
+            pid, read = fork(lambda mutant=mutant: self._try(mutant))
+            running[pid] = mutant, read
         while running:
-            self._wait(running, verdicts)
-        self.verdicts = [verdicts[number] for number in range(len(self.chosen))]
+            self._wait(running)
         return True
 
-    def _wait(self, running: dict[int, int], verdicts: dict[int, int]) -> None:
-        pid, status = os.wait()
-        number = running.pop(pid)
-        code = os.waitstatus_to_exitcode(status)
-        verdicts[number] = code if code in (SURVIVED, INVALID) else KILLED
-        if verdicts[number] == SURVIVED and self.chosen[number].change != CONTROL:
-            print(f"survived: {name_of(self.module, self.chosen[number])}", flush=True)
-
-    def _be(self, mutant: Mutant, items: list[pytest.Item]) -> None:
-        """Plant the mutant and leave with its verdict; a limit of CPU time ends an endless loop."""
-        resource.setrlimit(resource.RLIMIT_CPU, (self.limit, self.limit))
-        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (size + MORE_MEMORY,) * 2)
-        verdict = KILLED  # as it stays if the module does not even run
-        try:
-            plant(mutant, self.module)
-            verdict = SURVIVED if all(map(_passes, items)) else KILLED
-        except ValueError as error:
-            verdict = INVALID if "free vars" in str(error) else KILLED
-        finally:
-            os._exit(verdict)
-
-
-def _times(items: list[pytest.Item]) -> tuple[list[int], float]:
-    """The order of tests by their time, and the time of all, from a run in a process of its own."""
-    read, write = os.pipe()
-    if (pid := os.fork()) == 0:
+    def _times(self, items: list[pytest.Item]) -> list[float]:
+        """What each test takes of the processor, in seconds, with the same code in its place."""
+        exchange(self.chosen[0].tree, self.module)
         times = []
         for item in items:
             start = time.process_time()
             if not _passes(item):
-                os.write(write, f"{item.nodeid} fails without any fault".encode())
-                os._exit(1)
+                raise SystemExit(f"{item.nodeid} fails without any fault")
             times.append(time.process_time() - start)
-        order = sorted(range(len(items)), key=times.__getitem__)
-        os.write(write, " ".join(map(str, [sum(times), *order])).encode())
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        text = pipe.read()
-    if os.waitpid(pid, 0)[1]:
-        raise SystemExit(text)
-    seconds, *order = text.split()
-    return [int(index) for index in order], float(seconds)
+        return times
+
+    def _wait(self, running: dict[int, tuple[Mutant, int]]) -> None:
+        """Take one verdict; a test that killed comes first from now on."""
+        mutant, read = running.pop(os.wait()[0])
+        verdict, killer = answer(read) or (KILLED, None)  # by a limit
+        self.counts[verdict] += 1
+        self.items.sort(key=lambda item: item.nodeid != killer)  # the others stay in their order
+        if verdict != KILLED:
+            print(f"{verdict}: {self.module}:{mutant.name}", flush=True)
+
+    def _try(self, mutant: Mutant) -> tuple[str, str | None]:
+        """Plant the mutant and run the tests: a verdict, and which test killed it."""
+        resource.setrlimit(resource.RLIMIT_CPU, (self.limit, self.limit))  # an endless loop
+        signal.alarm(20 * self.limit)  # an endless sleep
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + MORE_MEMORY,) * 2)
+        try:
+            plant(mutant, self.module)
+        except Exception as error:
+            # Code without the variables of the function around it cannot be exchanged. Anything
+            # else would happen while the module is imported.
+            return (UNPLANTED if "free vars" in str(error) else KILLED), None
+        killer = next((item.nodeid for item in self.items if not _passes(item)), None)
+        return (KILLED if killer else SURVIVED), killer
 
 
 def _passes(item: pytest.Item) -> bool:
@@ -320,94 +339,57 @@ def _passes(item: pytest.Item) -> bool:
     return not any(report.failed for report in runtestprotocol(item, log=False, nextitem=None))
 
 
-def name_of(module: str, mutant: Mutant) -> str:
-    return f"{module}:{mutant.where}: {mutant.change}"
-
-
-def run(module: str, arguments: argparse.Namespace) -> Counter:
+def run(module: str, sample: int | None, seed: int, jobs: int, only: str) -> Counter[str]:
     """Try the mutants of one module; the equivalent ones are counted, not tried."""
-    source = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
-    everything = mutants(source)
-    if arguments.sample and arguments.sample < len(everything):
-        everything = random.Random(arguments.seed).sample(everything, arguments.sample)
-    known = {
-        entry["mutant"] for entry in tomllib.loads(EQUIVALENT.read_text("utf-8"))["equivalent"]
-    }
-    chosen = [mutant for mutant in everything if name_of(module, mutant) not in known]
-    if arguments.only:
-        chosen = [mutant for mutant in chosen if arguments.only in name_of(module, mutant)]
-    # The first is no mutant: the same code must survive, or the exchange itself does harm.
-    runner = Runner(module, [Mutant(ast.parse(source), "", CONTROL), *chosen], arguments.jobs)
-    files = [str(ROOT / "tests" / file) for file in TESTS[module]]
-    pytest.main(
-        [
-            "-q",
-            "--no-header",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:warnings",
-            "--hypothesis-profile",
-            "mutants",
-            *files,
-        ],
-        [runner],
-    )
-    control, *verdicts = runner.verdicts
-    if control != SURVIVED:
-        raise SystemExit(f"{module}: the tests fail on unchanged code that was exchanged")
-    counts = Counter(verdicts)
-    counts["equivalent"] = len(everything) - len(chosen) if not arguments.only else 0
+    chosen = mutants((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    chosen = [mutant for mutant in chosen if only in f"{module}:{mutant.name}"]
+    if sample and sample < len(chosen):
+        chosen = random.Random(seed).sample(chosen, sample)
+    equal = {entry["mutant"] for entry in tomllib.loads(EQUIVALENT.read_text("utf-8"))[EQUAL]}
+    tried = [mutant for mutant in chosen if f"{module}:{mutant.name}" not in equal]
+    counts = Counter({EQUAL: len(chosen) - len(tried)})
+    if tried:
+        runner = Runner(module, tried, jobs)
+        options = "-qq -p no:cacheprovider -p no:warnings --hypothesis-profile mutants"
+        pytest.main([*options.split(), str(ROOT / "tests" / TESTS[module])], [runner])
+        if runner.counts.total() != len(tried):
+            raise SystemExit(f"{module}: its tests did not run")
+        counts += runner.counts
     return counts
 
 
+def row(module: str, counts: Counter[str]) -> str:
+    tried = counts[KILLED] + counts[SURVIVED]
+    share = f"{counts[KILLED] / tried:6.1%}" if tried else ""
+    return f"{module:15} {counts[KILLED]:6} {counts[SURVIVED]:8} {counts[EQUAL]:10} {share}"
+
+
 def main() -> int:
+    """Read the command line; each module has a process of its own, since it wants fresh tests."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", help=f"of {', '.join(TESTS)}; by default all")
     parser.add_argument("--sample", type=int, help="try so many of each module; by default all")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
-    parser.add_argument("--only", help="mutants whose name contains this")
-    arguments = parser.parse_args()
+    parser.add_argument("--only", default="", help="mutants whose name contains this")
+    arguments = vars(parser.parse_args())
     # An example that fails kills: none is made small, which would take the time of 100 mutants.
     phases = (Phase.explicit, Phase.generate)
     settings.register_profile(
         "mutants", settings(phases=phases, max_examples=10, deadline=None, derandomize=True)
     )
     print(f"{'module':15} killed survived equivalent  share", flush=True)
-    total = Counter()
-    for module in arguments.modules or TESTS:
-        counts = run_apart(module, arguments)
-        print(row(module, counts), flush=True)
-        total += counts
+    total: Counter[str] = Counter()
+    for module in arguments.pop("modules") or TESTS:
+        pid, read = fork(lambda module=module: run(module, **arguments))
+        counts = answer(read)
+        os.waitpid(pid, 0)
+        if counts is None:
+            return 1
+        print(row(module, Counter(counts)), flush=True)
+        total += Counter(counts)
     print(row("all", total))
     return 0
-
-
-def run_apart(module: str, arguments: argparse.Namespace) -> Counter:
-    """`run` in a process of its own: each module's tests want a fresh package."""
-    read, write = os.pipe()
-    if os.fork() == 0:
-        counts = run(module, arguments)
-        names = (KILLED, SURVIVED, "equivalent")
-        os.write(write, " ".join(str(counts[name]) for name in names).encode())
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        numbers = pipe.read().split()
-    os.wait()
-    if not numbers:
-        raise SystemExit(f"{module}: its tests did not run")
-    return Counter(dict(zip(("killed", "survived", "equivalent"), map(int, numbers))))
-
-
-def row(module: str, counts: Counter) -> str:
-    tried = counts["killed"] + counts["survived"]
-    share = f"{counts['killed'] / tried:6.1%}" if tried else "      "
-    numbers = "{killed:6} {survived:8} {equivalent:10}".format_map(
-        {name: counts[name] for name in ("killed", "survived", "equivalent")}
-    )
-    return f"{module:15} {numbers} {share}"
 
 
 if __name__ == "__main__":

@@ -48,8 +48,11 @@ def synced(text: str, stored: NotebookNode | None) -> NotebookNode:
     return normalise(notebook)
 
 
-def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
-    """Run every cell in a fresh kernel that works in ``folder``; number and sign the cells."""
+def executed(notebook: NotebookNode, folder: Path, **options: object) -> NotebookNode:
+    """Run every cell in a fresh kernel that works in ``folder``; number and sign the cells.
+
+    The options are nbclient's.
+    """
     notebook = copy.deepcopy(notebook)
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
@@ -58,6 +61,7 @@ def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
         timeout=CELL_TIMEOUT,
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
+        **options,
     ).execute()
     for number, cell in enumerate(code_cells(notebook), start=1):
         cell.execution_count = number
