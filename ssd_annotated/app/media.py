@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from ssd_annotated.data.annotation import DataError, Problem, read_header
+from ssd_annotated.data.annotation import Problem
 from ssd_annotated.data.pairs import SUFFIXES
+from ssd_annotated.data.pixels import DataError, decode, read_header
 from ssd_annotated.support.checks import check_choice
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
@@ -107,18 +108,15 @@ def read_image(file: str | Path) -> UInt8[np.ndarray, "H W 3"]:
         the message names it.
     """
     try:
-        # From a file, not from bytes, OpenCV reads a truncated JPEG and fills the rest with grey.
-        data = np.frombuffer(Path(file).read_bytes(), dtype=np.uint8)
+        data = Path(file).read_bytes()
         read_header(Path(file))
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        image = decode(data)
     except FileNotFoundError:
         raise FileNotFoundError(f"{file}: no such file") from None
     except DataError as error:
         raise ValueError(f"{file}: {error}") from error
-    except (OSError, cv2.error) as error:
+    except OSError as error:
         raise ValueError(f"{file}: corrupt image: {error}") from error
-    if image is None:
-        raise ValueError(f"{file}: corrupt image: OpenCV cannot decode it")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
