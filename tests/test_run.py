@@ -202,6 +202,19 @@ def killed_at_save(folder, number):
     killed_at_image(folder, at=None)
 
 
+def killed_at_rename(folder):
+    """The process dies when the newest checkpoint, complete, is about to become last.pt."""
+    replace = os.replace
+
+    def replace_or_die(old, new):
+        if Path(new).name == "last.pt":
+            die()
+        replace(old, new)
+
+    os.replace = replace_or_die
+    killed_at_image(folder, at=None)
+
+
 def killed_and_resumed(folder, job, *arguments, **options):
     assert Child(job, folder, *arguments).end().status == -signal.SIGKILL
     options = {"validation": Squares(2), "validate_every": 4, **options}
@@ -503,6 +516,28 @@ def test_after_damage_the_checkpoint_before_is_found(tmp_path, stopped, whole, d
     for text in said:
         assert f"{folder / 'last.pt'} is damaged" in text
         assert f"continues from {folder / 'previous.pt'}" in text
+    assert_same_run(folder, whole)
+
+
+@pytest.mark.parametrize("damage", [cut_short, flip_a_bit, Path.unlink])
+def test_a_damaged_checkpoint_takes_the_place_of_no_other(tmp_path, stopped, whole, damage):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    damage(folder / "last.pt")
+    assert Child(killed_at_rename, folder).end().status == -signal.SIGKILL
+    steps = [read_plain(folder / name)["trainer"]["next_step"] for name in ("next.pt", BOTH[1])]
+    assert steps == [6, 3]
+    killed_and_resumed(folder, killed_at_image, 5)  # before there is another checkpoint
+    assert_same_run(folder, whole)
+    steps = [read_plain(folder / name)["trainer"]["next_step"] for name in BOTH]
+    assert steps == [9, 3]
+
+
+def test_the_newest_checkpoint_is_found_whatever_its_name(tmp_path, stopped, whole):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    assert Child(killed_at_rename, folder).end().status == -signal.SIGKILL
+    assert sorted(file.name for file in folder.glob("*.pt")) == ["best.pt", "next.pt", BOTH[1]]
+    flip_a_bit(folder / "previous.pt")
+    go(folder, augmented(Squares(5)), validation=Squares(2), validate_every=4, resume=True)
     assert_same_run(folder, whole)
 
 
