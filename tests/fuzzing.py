@@ -7,15 +7,18 @@ is a bug, and so is an input that takes more than 5 seconds or 1 GB.
 import copy
 import io
 import json
+import math
+import os
 import re
 import resource
+import signal
 import struct
 import time
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +28,7 @@ import torch
 from PIL import Image, ImageCms, PngImagePlugin
 from squares import Squares, small
 
-from ssd_annotated.app.media import read_image
+from ssd_annotated.app.media import Video, read_image
 from ssd_annotated.app.writers import read_lines
 from ssd_annotated.checkpoint import load_model, save_model
 from ssd_annotated.data import annotation, lists, pixels, xml
@@ -69,11 +72,11 @@ class Report(NamedTuple):
 
 
 def mutate(rng: np.random.Generator, data: bytes) -> bytes:
-    """Change a file in one to four places: bits, bytes, pieces, tokens, its end."""
+    """Change a file in one to four places: bits, bytes, pieces, tokens, numbers, its end."""
     data = bytearray(data)
     for _ in range(rng.integers(1, 5)):
         place, length = int(rng.integers(0, len(data) + 1)), int(rng.integers(1, 40))
-        kind = rng.integers(0, 7)
+        kind = rng.integers(0, 8)
         if kind == 0 and data:
             data[place % len(data)] ^= 1 << int(rng.integers(0, 8))
         elif kind == 1:
@@ -87,9 +90,24 @@ def mutate(rng: np.random.Generator, data: bytes) -> bytes:
         elif kind == 5:
             other = int(rng.integers(0, len(data) + 1))
             data[place : place + length] = data[other : other + length]
+        elif kind == 6:
+            number = int(rng.choice(NUMBERS)).to_bytes(4, rng.choice(["big", "little"]))
+            data[place : place + 4] = number
         elif rng.random() < 0.3:
             del data[place:]
     return bytes(data)
+
+
+def mutate_fields(rng: np.random.Generator, data: bytes) -> bytes:
+    """Change numbers behind the names of a container's boxes: sizes, counts, rates."""
+    if rng.random() < 0.5:
+        return mutate(rng, data)
+    names = [k for k in range(len(data) - 4) if data[k : k + 4].isalnum()]
+    for _ in range(rng.integers(1, 4) if names else 0):
+        place = int(rng.choice(names)) + int(rng.choice([-4, *range(4, 32, 4)]))
+        number = int(rng.choice(NUMBERS)).to_bytes(4, rng.choice(["big", "little"]))
+        data = data[: max(place, 0)] + number + data[max(place, 0) + 4 :]
+    return data
 
 
 def mutate_parts(rng: np.random.Generator, data: bytes) -> bytes:
@@ -227,6 +245,32 @@ def problem_of(file: Path, size: tuple[int, int], upright: bool) -> annotation.P
     return annotation.decoding_problem(annotation.make_record(file, file, frame, []))
 
 
+def film(file: Path, fourcc: str, fps: float = 8) -> bytes:
+    """A short video in some container and codec; nothing where OpenCV cannot write it."""
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*fourcc), fps, (64, 48))
+    for number in range(6):
+        writer.write(np.full((48, 64, 3), (5 * number, 0, 30 * number), np.uint8))
+    writer.release()
+    return file.read_bytes() if file.exists() else b""
+
+
+def video_target(folder: Path) -> Target:
+    kinds = [("mp4", "mp4v", 8), ("avi", "MJPG", 8), ("mkv", "XVID", 8), ("webm", "VP80", 8)]
+    kinds += [("mpg", "MPG1", 25), ("avi", "FFV1", 8)]
+    seeds = [film(folder / f"seed.{end}", *rest) for end, *rest in kinds]
+
+    def read(file: Path) -> None:
+        with Video(file) as video:
+            # What is made of these: an index, a bar, the rate of the annotated video.
+            assert video.fps is None or 0 < video.fps <= 1000
+            assert video.count is None or video.count > 0
+            for number, frame in enumerate(video):
+                assert frame.number == number
+                assert math.isfinite(frame.seconds)
+
+    return Target([seed for seed in seeds if seed], mutate_fields, ".mp4", read)
+
+
 def xml_target(folder: Path) -> Target:
     image = folder / "a.png"
     image.write_bytes(encoded(np.zeros((30, 40, 3), np.uint8), "PNG"))
@@ -300,6 +344,7 @@ MAKERS: dict[str, Callable[[Path], Target]] = {
     "COCO files": coco_target,
     "set lists": list_target,
     **{kind: lambda _, kind=kind: image_target(kind) for kind in IMAGES},
+    "videos": video_target,
     "model files": model_target,
     "checkpoints": checkpoint_target,
     "metrics.jsonl": records_target,
@@ -350,12 +395,32 @@ def attack(name: str, folder: Path, seed: int, count: int, seconds: float = floa
     return Report(number, accepted, slowest, most, bugs)
 
 
+class Endless(Exception):  # noqa: N818
+    """A reader that does not come to an end."""
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Interrupt what takes twice as long as it may, if it is Python that goes round in circles."""
+
+    def stop(*_: object) -> None:
+        raise Endless(f"more than {2 * SECONDS} s")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, 2 * SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
 def try_to_read(target: Target, file: Path) -> tuple[Exception | None, float, int]:
     """The error, if any; the seconds of the processor, for others may use it; and the MiB."""
     forget_peak()
     before, started, wrong = peak(), time.process_time(), None
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), limited():
             target.read(file)
     except Exception as error:
         wrong = error
@@ -363,6 +428,7 @@ def try_to_read(target: Target, file: Path) -> tuple[Exception | None, float, in
 
 
 def quiet() -> None:
-    """One thread, and no words from OpenCV about each damaged file."""
+    """One thread, and no words from OpenCV and FFmpeg about each damaged file."""
+    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
     torch.set_num_threads(1)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
