@@ -13,7 +13,7 @@ import fuzzing
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from refusals import refuses, unchecked
 
 from ssd_annotated.app.media import read_image
@@ -129,7 +129,7 @@ def png_that_promises(width, height, damaged=False):
     ("size", "damaged", "message"),
     [
         ((60_000, 60_000), False, "corrupt image: bomb.png: Image size"),  # Pillow's own limit
-        ((15_000, 10_001), False, r"too large: 15000 × 10001, more than 150,000,000 pixels"),
+        ((15_000, 10_001), False, r"too large: 15000 × 10001, more than 150,000,000 pixels or"),
         ((15_000, 10_001), True, "corrupt image: bomb.png: cannot identify"),
     ],
 )
@@ -163,6 +163,49 @@ def test_a_part_of_a_png_that_claims_gigabytes(tmp_path, part, claim):
         read_image(file)
     assert "claims" in fuzzing.problem_of(file, (width, height), upright=False).what
     assert fuzzing.peak() - before < 100
+
+
+def flat(kind, **options):
+    """A picture of 4 million pixels in one colour, and its transparency, if asked for."""
+    mode = options.pop("mode", "RGB")
+    picture = Image.new(mode, (2000, 2000))
+    if options.pop("moving", False):
+        options |= {"save_all": True, "append_images": [Image.new(mode, (2000, 2000), 9)]}
+    return fuzzing.encoded(picture, kind, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "bytes_each"),
+    [
+        ("PNG", {"mode": "RGBA"}, 6),
+        ("PNG", {"moving": True}, 13),
+        ("BMP", {}, 6),
+        ("GIF", {"mode": "P"}, 9),
+        ("WebP", {"mode": "RGBA", "method": 0}, 8),
+        ("JPEG", {}, 6),
+        ("JPEG", {"progressive": True, "subsampling": 0}, 3 + 2 * 3),
+        ("JPEG", {"progressive": True, "subsampling": 0, "mode": "CMYK"}, 3 + 2 * 4),
+        ("TIFF", {"compression": "tiff_lzw"}, 6),
+        ("TIFF", {"compression": "tiff_lzw", "strip_size": 2**30}, 3 + 4 + 3),
+    ],
+)
+def test_what_the_decoder_needs_is_known_and_limited(
+    tmp_path, monkeypatch, kind, options, bytes_each
+):
+    options = dict(options)
+    monkeypatch.setattr(TiffImagePlugin, "STRIP_SIZE", options.pop("strip_size", 2**16))
+    file = tmp_path / f"large.{kind.lower()}"
+    file.write_bytes(flat(kind, **options))
+    monkeypatch.setattr(pixels, "MOST_BYTES", 2000 * 2000 * bytes_each)
+    read_image(file)  # what is new costs memory once
+    fuzzing.forget_peak()
+    before = fuzzing.peak()
+    assert read_image(file).shape == (2000, 2000, 3)
+    held = file.stat().st_size + 2000 * 2000 * bytes_each
+    assert fuzzing.peak() - before < held / 2**20 + 3
+    monkeypatch.setattr(pixels, "MOST_BYTES", 2000 * 2000 * bytes_each * 0.98)
+    with refuses(f"large.{kind.lower()}: too large: 2000 × 2000, more than"):
+        read_image(file)
 
 
 def test_an_animation_cut_in_its_second_picture_still_has_its_first(tmp_path):

@@ -13,10 +13,14 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-#: Of an image: a file of a few kilobytes may promise gigabytes. In memory these take 0.9 GB.
+#: Of an image: a file of a few kilobytes may promise gigabytes.
 MOST_PIXELS = 150_000_000
+#: For decoding it, besides the file itself.
+MOST_BYTES = 2**30
 #: Of one part of a PNG, in bytes, beyond which it must be in the file.
 LARGE_PART = 100_000_000
+_TILE_WIDTH, _TILE_LENGTH, _ROWS_PER_STRIP, _BITS = 322, 323, 278, 258  # tags of a TIFF
+_BYTES_EACH = {"GIF": 9, "WEBP": 8}  # measured; every other format takes 6
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -27,20 +31,42 @@ class DataError(ValueError):
 def read_header(image: Path) -> tuple[tuple[int, int], int]:
     """Width and height as stored, and the EXIF orientation, from 1 to 8.
 
-    A DataError if there are more than `MOST_PIXELS`, or if Pillow cannot make sense of the header:
-    OpenCV, which decodes the pixels, would believe a header that is damaged.
+    A DataError if there are more than `MOST_PIXELS`, if decoding them would take more than
+    `MOST_BYTES`, or if Pillow cannot make sense of the header: OpenCV, which decodes the pixels,
+    would believe a header that is damaged.
     """
     try:
         with Image.open(image) as header:
-            if math.prod(header.size) > MOST_PIXELS:
-                what = f"{header.size[0]} × {header.size[1]}, more than {MOST_PIXELS:,} pixels"
-                raise DataError(f"too large: {what}")
+            if math.prod(header.size) > MOST_PIXELS or bytes_to_decode(header) > MOST_BYTES:
+                what = f"more than {MOST_PIXELS:,} pixels or {MOST_BYTES:,} bytes in memory"
+                raise DataError(f"too large: {header.size[0]} × {header.size[1]}, {what}")
             # Not header.getexif(), which decodes a whole PNG to look behind its pixels.
             return header.size, read_orientation(header.info.get("exif"))
     except DataError:
         raise
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, TypeError, Image.DecompressionBombError) as error:
         raise DataError(f"corrupt image: {image.name}: {error}") from error
+
+
+def bytes_to_decode(header: Image.Image) -> int:
+    """What OpenCV needs to decode an image: the pixels twice, and more for some formats.
+
+    A progressive JPEG is kept as coefficients of two bytes until it is complete. Of a TIFF, a
+    strip or tile is decoded, and then once more with four bytes a pixel.
+    """
+    (width, height), bands = header.size, len(header.getbands())
+    each = _BYTES_EACH.get(header.format, 6)
+    if header.info.get("progressive"):
+        each = max(each, 3 + 2 * bands)
+    if getattr(header, "is_animated", False):
+        each = 13
+    if header.format != "TIFF":
+        return width * height * each
+    tags = header.tag_v2
+    strip = width * min(tags.get(_ROWS_PER_STRIP, height), height)
+    tile = tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_LENGTH, 0)
+    besides = max(strip, tile) * (4 + bands * max(tags.get(_BITS, (8,))) // 8)
+    return width * height * 3 + max(width * height * 3, besides)
 
 
 def read_orientation(block: bytes | None) -> int:
