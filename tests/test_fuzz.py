@@ -208,6 +208,17 @@ def test_what_the_decoder_needs_is_known_and_limited(
         read_image(file)
 
 
+@pytest.mark.parametrize("error", [IndexError("index out of range"), EOFError(), KeyError(3)])
+def test_whatever_pillow_stumbles_over_is_a_corrupt_image(tmp_path, monkeypatch, error):
+    def stumble(_):
+        raise error
+
+    (tmp_path / "a.png").write_bytes(picture("PNG"))
+    monkeypatch.setattr(Image, "open", stumble)
+    with refuses("corrupt image: a.png: "):
+        read_image(tmp_path / "a.png")
+
+
 def test_an_animation_cut_in_its_second_picture_still_has_its_first(tmp_path):
     ramp = Image.fromarray(np.arange(24 * 18 * 3, dtype=np.uint8).reshape(18, 24, 3))
     moving = {"save_all": True, "append_images": [ramp.rotate(180)]}

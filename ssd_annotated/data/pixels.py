@@ -44,7 +44,7 @@ def read_header(image: Path) -> tuple[tuple[int, int], int]:
             return header.size, read_orientation(header.info.get("exif"))
     except DataError:
         raise
-    except (OSError, ValueError, TypeError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's readers let pass whatever they stumble over
         raise DataError(f"corrupt image: {image.name}: {error}") from error
 
 
@@ -58,7 +58,7 @@ def bytes_to_decode(header: Image.Image) -> int:
     each = _BYTES_EACH.get(header.format, 6)
     if header.info.get("progressive"):
         each = max(each, 3 + 2 * bands)
-    if getattr(header, "is_animated", False):
+    if header.format == "PNG" and header.is_animated:
         each = 13
     if header.format != "TIFF":
         return width * height * each
