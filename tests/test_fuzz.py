@@ -53,7 +53,7 @@ def test_an_input_that_takes_too_much_is_found(tmp_path, monkeypatch):
         return np.ones((150 if file.stem == "input" else 0) * 2**20, dtype=np.uint8)
 
     monkeypatch.setattr(fuzzing, "MEBIBYTES", 100)
-    monkeypatch.setattr(fuzzing, "SECONDS", -1)
+    monkeypatch.setattr(fuzzing, "SECONDS", 0)
     target = fuzzing.Target([b"x"], fuzzing.mutate, ".x", read)
     monkeypatch.setitem(fuzzing.MAKERS, "hungry reader", lambda _: target)
     found = fuzzing.attack("hungry reader", tmp_path, seed=3, count=2)

@@ -50,5 +50,6 @@ def test_forty_thousand_images_fit_into_2_gb(monkeypatch, which, detections):
     assert end.status == 0, end
     score, memory = end.result
     print(f"\n{which}: {IMAGES * detections:,} detections, AP {score:.3f}, {memory} MiB")
-    assert 0.05 < score < 1
+    # Scores are chance, so the precision is the same all along the ranking.
+    assert score == pytest.approx(OBJECTS / detections, rel=0.2)
     assert memory < MEBIBYTES
