@@ -7,24 +7,31 @@ is a bug, and so is an input that takes more than 5 seconds or 1 GB.
 import copy
 import io
 import json
+import math
+import os
+import re
 import resource
+import signal
+import struct
 import time
 import warnings
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 from squares import Squares, small
 
-from ssd_annotated.app.media import read_image
+from ssd_annotated.app.media import Video, read_image
 from ssd_annotated.app.writers import read_lines
 from ssd_annotated.checkpoint import load_model, save_model
-from ssd_annotated.data import annotation, lists, xml
+from ssd_annotated.data import annotation, lists, pixels, xml
 from ssd_annotated.data.coco import COCOFolder
 from ssd_annotated.training.records import _length_before
 from ssd_annotated.training.run import _take_up, run
@@ -32,6 +39,7 @@ from ssd_annotated.training.settings import Settings
 from ssd_annotated.training.train import Trainer
 
 SECONDS, MEBIBYTES = 5, 1024
+IMAGES = ("JPEG", "PNG", "WebP", "TIFF", "BMP", "GIF")
 DOCUMENTED = (ValueError, OSError)
 #: What tends to be read wrongly, in any format.
 TOKENS = [
@@ -41,6 +49,7 @@ TOKENS = [
     *(b"]]>", b"null", b"true", b"{}", b"[]", b'"id": 1,', b"[" * 2000, b'{"a":' * 2000, b'"'),
     *(b"\n", b"," * 9),
 ]
+NUMBERS = [0, 1, 100, 2**16, 10**6, 2**27, 2**30, 2**31 - 1, 2**32 - 1]
 
 
 class Target(NamedTuple):
@@ -63,11 +72,11 @@ class Report(NamedTuple):
 
 
 def mutate(rng: np.random.Generator, data: bytes) -> bytes:
-    """Change a file in one to four places: bits, bytes, pieces, tokens, its end."""
+    """Change a file in one to four places: bits, bytes, pieces, tokens, numbers, its end."""
     data = bytearray(data)
     for _ in range(rng.integers(1, 5)):
         place, length = int(rng.integers(0, len(data) + 1)), int(rng.integers(1, 40))
-        kind = rng.integers(0, 7)
+        kind = rng.integers(0, 8)
         if kind == 0 and data:
             data[place % len(data)] ^= 1 << int(rng.integers(0, 8))
         elif kind == 1:
@@ -81,9 +90,81 @@ def mutate(rng: np.random.Generator, data: bytes) -> bytes:
         elif kind == 5:
             other = int(rng.integers(0, len(data) + 1))
             data[place : place + length] = data[other : other + length]
+        elif kind == 6:
+            number = int(rng.choice(NUMBERS)).to_bytes(4, rng.choice(["big", "little"]))
+            data[place : place + 4] = number
         elif rng.random() < 0.3:
             del data[place:]
     return bytes(data)
+
+
+def mutate_fields(rng: np.random.Generator, data: bytes) -> bytes:
+    """Change numbers behind the names of a container's boxes: sizes, counts, rates."""
+    if rng.random() < 0.5:
+        return mutate(rng, data)
+    names = [k for k in range(len(data) - 4) if data[k : k + 4].isalnum()]
+    for _ in range(rng.integers(1, 4) if names else 0):
+        place = int(rng.choice(names)) + int(rng.choice([-4, *range(4, 32, 4)]))
+        number = int(rng.choice(NUMBERS)).to_bytes(4, rng.choice(["big", "little"]))
+        data = data[: max(place, 0)] + number + data[max(place, 0) + 4 :]
+    return data
+
+
+def mutate_parts(rng: np.random.Generator, data: bytes) -> bytes:
+    """Change the parts of a PNG: their contents, order and claims, mostly with right checksums."""
+    if rng.random() < 0.3:
+        return mutate(rng, data)
+    parts = png_parts(data)
+    for _ in range(rng.integers(1, 4)):
+        place = int(rng.integers(0, len(parts)))
+        name, content = parts[place]
+        kind = rng.integers(0, 5)
+        if kind == 0:
+            parts[place] = (name, mutate(rng, content))
+        elif kind == 1:
+            parts.insert(int(rng.integers(0, len(parts) + 1)), parts[place])
+        elif kind == 2:
+            bomb = zlib.compress(bytes(int(rng.integers(0, 2_000_000))))
+            odd = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"PLTE", b"tRNS", b"acTL", b"fdAT")
+            parts.insert(place, (odd[rng.integers(0, len(odd))], b"a\0\0" + bomb))
+        elif kind == 3 and len(parts) > 1:
+            del parts[place]
+        else:
+            numbers = np.frombuffer(content[: len(content) // 4 * 4], ">u4").copy()
+            numbers[rng.random(len(numbers)) < 0.3] = rng.choice(
+                [0, 1, 2**16, 2**31 - 1, 2**32 - 1]
+            )
+            parts[place] = (name, numbers.tobytes() + content[numbers.nbytes :])
+    data = PNG + b"".join(png_part(name, content) for name, content in parts)
+    if rng.random() < 0.2:  # a claim that is none
+        place = int(
+            rng.choice([k for k in range(8, len(data) - 4) if data[k + 4 : k + 8].isalpha()])
+        )
+        claim = int(rng.choice([0, 100, 10**6, 2**27, 2**30, 2**31 - 1, 2**32 - 1]))
+        data = data[:place] + struct.pack(">I", claim) + data[place + 4 :]
+    return data
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def png_part(name: bytes, content: bytes) -> bytes:
+    """A part of a PNG: the length of what it holds, its name, that, and the checksum."""
+    return struct.pack(">I", len(content)) + name + content + checksum(name + content)
+
+
+def checksum(data: bytes) -> bytes:
+    return struct.pack(">I", zlib.crc32(data))
+
+
+def png_parts(data: bytes) -> list[tuple[bytes, bytes]]:
+    """The parts of a PNG, by name and content."""
+    parts, place = [], len(PNG)
+    while place < len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        parts.append((data[place + 4 : place + 8], data[place + 8 : place + 8 + length]))
+        place += 12 + length
+    return parts
 
 
 def mutate_within(rng: np.random.Generator, data: bytes) -> bytes:
@@ -102,22 +183,44 @@ def mutate_within(rng: np.random.Generator, data: bytes) -> bytes:
 # ---------------------------------------------------------------- the readers
 
 
-def encoded(image: np.ndarray, kind: str, **options) -> bytes:
+def encoded(image: np.ndarray | Image.Image, kind: str, **options) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(image).save(out, kind, **options)
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture.save(out, kind, **options)
     return out.getvalue()
 
 
-def image_target(kind: str) -> Target:
+def image_seeds(kind: str) -> list[bytes]:
+    """Small pictures of every make that a format knows: grey, alpha, palette, CMYK, moving, ..."""
     rng = np.random.default_rng(0)
     image = cv2.resize(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8), (40, 30))
     exif = Image.Exif()
     exif[0x0112] = 6
-    seeds = [encoded(image, kind, exif=exif), encoded(image[:, :1, 0], kind)]
+    rgb, deep = Image.fromarray(image), Image.fromarray(image[..., 0].astype(np.uint16) * 257)
+    alpha, palette, cmyk = rgb.convert("RGBA"), rgb.quantize(7), rgb.convert("CMYK")
+    moving = {"save_all": True, "append_images": [rgb.rotate(180)]}
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Title", "a" * 99, zip=True)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    others = {
+        "JPEG": [(cmyk, {"progressive": True}), (rgb, {"icc_profile": profile})],
+        "PNG": [
+            *((palette, {"transparency": 0}), (deep, {}), (alpha, {"pnginfo": text})),
+            *((rgb, moving), (rgb, {"icc_profile": profile})),
+        ],
+        "WebP": [(alpha, {"lossless": True}), (rgb, moving)],
+        "TIFF": [(cmyk, {"compression": "tiff_lzw"}), (deep, {"compression": "tiff_deflate"})],
+        "BMP": [(palette, {})],
+        "GIF": [(palette, {}), (rgb, moving)],
+    }
+    usual = [encoded(image, kind, exif=exif), encoded(image[:, :1, 0], kind)]
+    return usual + [encoded(picture, kind, **options) for picture, options in others[kind]]
 
+
+def image_target(kind: str) -> Target:
     def read(file: Path) -> None:
         results = []
-        for reader in (read_image, annotation.read_header):
+        for reader in (read_image, pixels.read_header, read_both_ways):
             try:
                 reader(file)
             except DOCUMENTED as error:
@@ -125,7 +228,47 @@ def image_target(kind: str) -> Target:
         if results:
             raise results[0]
 
-    return Target(seeds, mutate, f".{kind.lower()}", read)
+    damage = mutate_parts if kind == "PNG" else mutate
+    return Target(image_seeds(kind), damage, f".{kind.lower()}", read)
+
+
+def read_both_ways(file: Path) -> None:
+    """As a data set reads an image: the header first, then the pixels, upright or as stored."""
+    size, _ = pixels.read_header(file)
+    for frame in ((size, False), (size[::-1], True)):
+        problem_of(file, *frame)
+
+
+def problem_of(file: Path, size: tuple[int, int], upright: bool) -> annotation.Problem | None:
+    """What a data set says of an image's pixels."""
+    frame = annotation.Frame(size, upright, False, False)
+    return annotation.decoding_problem(annotation.make_record(file, file, frame, []))
+
+
+def film(file: Path, fourcc: str, fps: float = 8) -> bytes:
+    """A short video in some container and codec; nothing where OpenCV cannot write it."""
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*fourcc), fps, (64, 48))
+    for number in range(6):
+        writer.write(np.full((48, 64, 3), (5 * number, 0, 30 * number), np.uint8))
+    writer.release()
+    return file.read_bytes() if file.exists() else b""
+
+
+def video_target(folder: Path) -> Target:
+    kinds = [("mp4", "mp4v", 8), ("avi", "MJPG", 8), ("mkv", "XVID", 8), ("webm", "VP80", 8)]
+    kinds += [("mpg", "MPG1", 25), ("avi", "FFV1", 8)]
+    seeds = [film(folder / f"seed.{end}", *rest) for end, *rest in kinds]
+
+    def read(file: Path) -> None:
+        with Video(file) as video:
+            # What is made of these: an index, a bar, the rate of the annotated video.
+            assert video.fps is None or 0 < video.fps <= 1000
+            assert video.count is None or video.count > 0
+            for number, frame in enumerate(video):
+                assert frame.number == number
+                assert math.isfinite(frame.seconds)
+
+    return Target([seed for seed in seeds if seed], mutate_fields, ".mp4", read)
 
 
 def xml_target(folder: Path) -> Target:
@@ -161,7 +304,7 @@ def coco_target(folder: Path) -> Target:
 def list_target(_: Path) -> Target:
     def read(file: Path) -> None:
         names = lists.read_list(file.parent, file.stem, {"a", "b"}, (".jpg",))[1]
-        if any(".." in name.split("/") or name.startswith("/") for name in names):
+        if any({"", ".", ".."} & set(name.split("/")) for name in names):
             raise AssertionError(f"a name leads out of the folder: {names}")
 
     seeds = [b"a\nb\nc/d\n", b"a  1\nb -1\nc  0\n", "a.jpg\r\nC:\\b.jpg".encode("utf-16")]
@@ -200,7 +343,8 @@ MAKERS: dict[str, Callable[[Path], Target]] = {
     "VOC annotations": xml_target,
     "COCO files": coco_target,
     "set lists": list_target,
-    **{kind: lambda _, kind=kind: image_target(kind) for kind in ("JPEG", "PNG", "WebP", "TIFF")},
+    **{kind: lambda _, kind=kind: image_target(kind) for kind in IMAGES},
+    "videos": video_target,
     "model files": model_target,
     "checkpoints": checkpoint_target,
     "metrics.jsonl": records_target,
@@ -211,44 +355,80 @@ MAKERS: dict[str, Callable[[Path], Target]] = {
 # ---------------------------------------------------------------- the driver
 
 
+def forget_peak() -> None:
+    """Let `peak` begin anew, where the system allows it."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak() -> int:
-    """The most memory, in MiB, that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    """The most memory, in MiB, that this process has held: ever, or since `forget_peak`."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) // 1024
 
 
 def attack(name: str, folder: Path, seed: int, count: int, seconds: float = float("inf")) -> Report:
     """Let a reader read up to `count` damaged files; the same seed gives the same files."""
     folder.mkdir(parents=True, exist_ok=True)
     target = MAKERS[name](folder)
-    bugs, accepted, slowest, before, end = [], 0, 0.0, peak(), time.monotonic() + seconds
+    bugs, accepted, slowest, most, end = [], 0, 0.0, 0, time.monotonic() + seconds
     for seed_ in target.seeds:  # else the fuzzing would prove nothing
         (folder / f"good{target.suffix}").write_bytes(seed_)
         target.read(folder / f"good{target.suffix}")
     file, number = folder / f"input{target.suffix}", 0
     while number < count and time.monotonic() < end:
         rng = np.random.default_rng((seed, number))
-        data = target.damage(rng, target.seeds[number % len(target.seeds)])
-        file.write_bytes(data)
-        started = time.process_time()  # others may use the processor
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                target.read(file)
-            accepted += 1
-        except DOCUMENTED:
-            pass
-        except Exception as error:
-            bugs.append(f"{name}, seed ({seed}, {number}): {type(error).__name__}: {error}"[:300])
-        took = time.process_time() - started
-        slowest = max(slowest, took)
+        file.write_bytes(target.damage(rng, target.seeds[number % len(target.seeds)]))
+        wrong, took, memory = try_to_read(target, file)
+        accepted += wrong is None
+        slowest, most = max(slowest, took), max(most, memory)
+        if wrong is not None and not isinstance(wrong, DOCUMENTED):
+            bugs.append(f"{name}, seed ({seed}, {number}): {type(wrong).__name__}: {wrong}"[:300])
         if took > SECONDS:
             bugs.append(f"{name}, seed ({seed}, {number}): took {took:.1f} s")
+        if memory > MEBIBYTES:
+            bugs.append(f"{name}, seed ({seed}, {number}): took {memory} MiB")
         number += 1
-    if (memory := peak() - before) > MEBIBYTES:
-        bugs.append(f"{name}, seed {seed}: took {memory} MiB")
-    return Report(number, accepted, slowest, memory, bugs)
+    return Report(number, accepted, slowest, most, bugs)
+
+
+class Endless(Exception):  # noqa: N818
+    """A reader that does not come to an end."""
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Interrupt what takes twice as long as it may, if it is Python that goes round in circles."""
+
+    def stop(*_: object) -> None:
+        raise Endless(f"more than {2 * SECONDS} s")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, 2 * SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def try_to_read(target: Target, file: Path) -> tuple[Exception | None, float, int]:
+    """The error, if any; the seconds of the processor, for others may use it; and the MiB."""
+    forget_peak()
+    before, started, wrong = peak(), time.process_time(), None
+    try:
+        with warnings.catch_warnings(action="ignore"), limited():
+            target.read(file)
+    except Exception as error:
+        wrong = error
+    return wrong, time.process_time() - started, peak() - before
 
 
 def quiet() -> None:
-    """One thread, and no words from OpenCV about each damaged file."""
+    """One thread, and no words from OpenCV and FFmpeg about each damaged file."""
+    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
     torch.set_num_threads(1)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

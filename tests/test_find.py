@@ -321,6 +321,20 @@ def test_an_empty_class_list_is_an_empty_set(tmp_path):
         read_list(lists, "train", EVERY, (".png",))
 
 
+@pytest.mark.parametrize(
+    "line", ["..", ".", "/", "C:\\", "a/..", "b\\..", "..jpg", "...jpg", ".. 1", ". -1\n.. 0"]
+)
+def test_a_line_that_no_file_can_be_named_by_is_refused(tmp_path, line):
+    # Found by the fuzzer.
+    lists = tmp_path / "ImageSets/Main"
+    if " " in line:  # of a class: then every line is "name number"
+        write_lists(tmp_path, cat_train=f"a 1\n\n{line}\n", dog_train="a 1\n")
+    else:
+        write_lists(tmp_path, train=f"a\n\n{line}\n")
+    with pytest.raises(ValueError, match=r"/(cat_)?train\.txt: line [34] names no image: '.+'$"):
+        read_list(lists, "train", EVERY, (".jpg",))
+
+
 # --- Shares ---------------------------------------------------------------------------------------
 
 

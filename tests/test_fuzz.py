@@ -13,12 +13,12 @@ import fuzzing
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from refusals import refuses, unchecked
 
 from ssd_annotated.app.media import read_image
-from ssd_annotated.data import annotation, entries
-from ssd_annotated.data.annotation import DataError
+from ssd_annotated.data import entries, pixels
+from ssd_annotated.data.pixels import DataError
 from ssd_annotated.data.xml import read_xml
 
 fuzzing.quiet()
@@ -48,8 +48,27 @@ def test_an_undocumented_error_is_found(tmp_path, monkeypatch):
     assert (found.inputs, found.accepted) == (2, 0)
 
 
+def test_an_input_that_takes_too_much_is_found(tmp_path, monkeypatch):
+    def read(file):
+        return np.ones((150 if file.stem == "input" else 0) * 2**20, dtype=np.uint8)
+
+    monkeypatch.setattr(fuzzing, "MEBIBYTES", 100)
+    monkeypatch.setattr(fuzzing, "SECONDS", 0)
+    target = fuzzing.Target([b"x"], fuzzing.mutate, ".x", read)
+    monkeypatch.setitem(fuzzing.MAKERS, "hungry reader", lambda _: target)
+    found = fuzzing.attack("hungry reader", tmp_path, seed=3, count=2)
+    assert [bug.split(": took ")[0] for bug in found.bugs] == [
+        f"hungry reader, seed (3, {number})" for number in (0, 0, 1, 1)
+    ]
+    assert 150 <= found.memory < 160
+
+
 def test_the_same_seed_makes_the_same_files():
-    for mutate, data in ((fuzzing.mutate, b"<annotation>" * 9), (fuzzing.mutate, b"")):
+    png = picture("PNG")
+    for mutate, data in (
+        *((fuzzing.mutate, b"<annotation>" * 9), (fuzzing.mutate, b"")),
+        (fuzzing.mutate_parts, png),
+    ):
         one, other = (mutate(np.random.default_rng((0, 5)), data) for _ in range(2))
         assert one == other
     drawn = {fuzzing.mutate(np.random.default_rng((0, k)), b"<annotation>" * 9) for k in range(50)}
@@ -59,15 +78,12 @@ def test_the_same_seed_makes_the_same_files():
 # ---------------------------------------------------------------- images
 
 
-KINDS = ("JPEG", "PNG", "WebP", "TIFF")
-
-
 def picture(kind, **options):
     ramp = np.linspace(0, 255, 24 * 18 * 3).astype(np.uint8).reshape(18, 24, 3)
     return fuzzing.encoded(ramp, kind, **options)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", fuzzing.IMAGES)
 def test_images_cut_at_every_tenth_byte(kind, tmp_path, capfd):
     data, file = picture(kind), tmp_path / f"cut.{kind.lower()}"
     accepted, refusals = [], []
@@ -113,19 +129,105 @@ def png_that_promises(width, height, damaged=False):
     ("size", "damaged", "message"),
     [
         ((60_000, 60_000), False, "corrupt image: bomb.png: Image size"),  # Pillow's own limit
-        ((15_000, 10_001), False, r"too large: 15000 × 10001, more than 150,000,000 pixels"),
+        ((15_000, 10_001), False, r"too large: 15000 × 10001, more than 150,000,000 pixels or"),
         ((15_000, 10_001), True, "corrupt image: bomb.png: cannot identify"),
     ],
 )
 def test_a_small_file_that_promises_gigabytes(tmp_path, size, damaged, message):
     file = tmp_path / "bomb.png"
     file.write_bytes(png_that_promises(*size, damaged))
+    fuzzing.forget_peak()
     before = fuzzing.peak()
     with refuses(message):
         read_image(file)
     with refuses(message, DataError):
-        annotation.read_header(file)
+        pixels.read_header(file)
     assert fuzzing.peak() - before < 100
+
+
+@pytest.mark.parametrize("claim", [2**30, 2**31 - 1, 2**32 - 1])
+@pytest.mark.parametrize("part", [b"tEXt", b"IDAT", b"IEND"])
+def test_a_part_of_a_png_that_claims_gigabytes(tmp_path, part, claim):
+    # Found by the fuzzer: OpenCV reserved what the part claimed.
+    parts = [*fuzzing.png_parts(picture("PNG")), (b"tEXt", b"Title\0a")]
+    parts.sort(key=lambda p: (b"IHDR", b"IDAT", b"tEXt", b"IEND").index(p[0]))
+    data = fuzzing.PNG + b"".join(fuzzing.png_part(*p) for p in parts)
+    place, file = data.index(part) - 4, tmp_path / "claims.png"
+    file.write_bytes(data)
+    ((width, height), _), whole = pixels.read_header(file), read_image(file)
+    assert whole.shape == (height, width, 3)
+    file.write_bytes(data[:place] + struct.pack(">I", claim) + data[place + 4 :])
+    fuzzing.forget_peak()
+    before = fuzzing.peak()
+    with refuses(rf"{file}: corrupt image: its part b'{part.decode()}' claims {claim:,} bytes"):
+        read_image(file)
+    assert "claims" in fuzzing.problem_of(file, (width, height), upright=False).what
+    assert fuzzing.peak() - before < 100
+
+
+def flat(kind, **options):
+    """A picture of 4 million pixels in one colour, and its transparency, if asked for."""
+    mode = options.pop("mode", "RGB")
+    picture = Image.new(mode, (2000, 2000))
+    if options.pop("moving", False):
+        options |= {"save_all": True, "append_images": [Image.new(mode, (2000, 2000), 9)]}
+    return fuzzing.encoded(picture, kind, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "bytes_each"),
+    [
+        ("PNG", {"mode": "RGBA"}, 6),
+        ("PNG", {"moving": True}, 13),
+        ("BMP", {}, 6),
+        ("GIF", {"mode": "P"}, 9),
+        ("WebP", {"mode": "RGBA", "method": 0}, 8),
+        ("JPEG", {}, 6),
+        ("JPEG", {"progressive": True, "subsampling": 0}, 3 + 2 * 3),
+        ("JPEG", {"progressive": True, "subsampling": 0, "mode": "CMYK"}, 3 + 2 * 4),
+        ("TIFF", {"compression": "tiff_lzw"}, 6),
+        ("TIFF", {"compression": "tiff_lzw", "strip_size": 2**30}, 3 + 4 + 3),
+    ],
+)
+def test_what_the_decoder_needs_is_known_and_limited(
+    tmp_path, monkeypatch, kind, options, bytes_each
+):
+    options = dict(options)
+    monkeypatch.setattr(TiffImagePlugin, "STRIP_SIZE", options.pop("strip_size", 2**16))
+    file = tmp_path / f"large.{kind.lower()}"
+    file.write_bytes(flat(kind, **options))
+    monkeypatch.setattr(pixels, "MOST_BYTES", 2000 * 2000 * bytes_each)
+    read_image(file)  # what is new costs memory once
+    fuzzing.forget_peak()
+    before = fuzzing.peak()
+    assert read_image(file).shape == (2000, 2000, 3)
+    held = file.stat().st_size + 2000 * 2000 * bytes_each
+    assert fuzzing.peak() - before < held / 2**20 + 3
+    monkeypatch.setattr(pixels, "MOST_BYTES", 2000 * 2000 * bytes_each * 0.98)
+    with refuses(f"large.{kind.lower()}: too large: 2000 × 2000, more than"):
+        read_image(file)
+
+
+@pytest.mark.parametrize("error", [IndexError("index out of range"), EOFError(), KeyError(3)])
+def test_whatever_pillow_stumbles_over_is_a_corrupt_image(tmp_path, monkeypatch, error):
+    def stumble(_):
+        raise error
+
+    (tmp_path / "a.png").write_bytes(picture("PNG"))
+    monkeypatch.setattr(Image, "open", stumble)
+    with refuses("corrupt image: a.png: "):
+        read_image(tmp_path / "a.png")
+
+
+def test_an_animation_cut_in_its_second_picture_still_has_its_first(tmp_path):
+    ramp = Image.fromarray(np.arange(24 * 18 * 3, dtype=np.uint8).reshape(18, 24, 3))
+    moving = {"save_all": True, "append_images": [ramp.rotate(180)]}
+    data, file = fuzzing.encoded(ramp, "PNG", **moving), tmp_path / "cut.png"
+    file.write_bytes(data)
+    whole = read_image(file)
+    for end in range(data.index(b"fdAT") + 8, len(data), 10):
+        file.write_bytes(data[:end])
+        assert np.array_equal(read_image(file), whole)
 
 
 # ---------------------------------------------------------------- XML and names

@@ -1,10 +1,13 @@
 """Photographs, videos and cameras: inputs are read right or refused, outputs are complete."""
 
 import json
+import re
+import struct
 import tracemalloc
 from itertools import islice
 
 import cv2
+import fuzzing
 import numpy as np
 import pytest
 import torch
@@ -209,9 +212,77 @@ def test_a_film_that_cannot_be_opened(tmp_path):
     (tmp_path / "empty.avi").touch()
     cut = film(tmp_path / "cut.mp4")
     cut.write_bytes(cut.read_bytes()[:-600])  # an MP4 has its table of contents at its end
-    for name in ("text.mp4", "empty.avi", "cut.mp4"):
-        with refuses(f"{name}: not a video, or it ends early"):
+    for name, what in (
+        *(("text.mp4", ": empty, or text"), ("empty.avi", ": empty, or text")),
+        ("cut.mp4", ", or it ends early"),
+    ):
+        with refuses(f"{name}: not a video{what}"):
             Video(tmp_path / name)
+    film(tmp_path / "none.mp4", count=0)
+    with refuses(r"none\.mp4: not a video, or it ends early"):
+        Video(tmp_path / "none.mp4")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.mp4", "ffconcat version 1.0\nfile other.mp4\n"),
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nother.mp4\n#EXT-X-ENDLIST\n"),
+    ],
+)
+def test_a_list_of_films_opens_no_other_file(tmp_path, name, text):
+    # FFmpeg would, whatever the name.
+    film(tmp_path / "other.mp4")
+    (tmp_path / name).write_text(text)
+    with refuses(f"{name}: not a video: empty, or text"):
+        Video(tmp_path / name)
+
+
+def patched(path, box, *numbers, skip=4):
+    """An MP4 with other numbers, of four bytes each, so many bytes behind the name of a box."""
+    data = bytearray(path.read_bytes())
+    place = data.index(box) + 4 + skip
+    data[place : place + 4 * len(numbers)] = struct.pack(f">{len(numbers)}I", *numbers)
+    path.write_bytes(data)
+    return path
+
+
+def test_a_film_that_claims_millions_of_frames(tmp_path):
+    # FFmpeg would reserve memory for each of them, gigabytes for a file of a thousand bytes.
+    path = patched(film(tmp_path / "claims.mp4"), b"stsz", 1, 60_000_000)
+    patched(path, b"stsc", 1, 60_000_000, skip=8)
+    fuzzing.forget_peak()
+    before = fuzzing.peak()
+    with refuses(r"claims\.mp4: not a video: claims 60,000,000 samples in 1,\d\d\d bytes"):
+        Video(path)
+    assert fuzzing.peak() - before < 50
+
+
+@pytest.mark.parametrize("number", [0, 1, 2**31 - 1, 2**32 - 1])
+@pytest.mark.parametrize(
+    ("box", "skip"), [(b"stts", 8), (b"stts", 12), (b"mdhd", 12), (b"mdhd", 16), (b"mp4v", 24)]
+)
+def test_a_film_whose_counts_rates_and_sizes_are_absurd(tmp_path, box, skip, number):
+    path = patched(film(tmp_path / "odd.mp4"), box, number, skip=skip)
+    seen, said = [], ""
+    with Video(path) as video:
+        assert video.fps is None or 0 < video.fps <= 1000
+        try:
+            seen += video
+        except ValueError as error:
+            said = str(error)
+    assert re.match(rf"({path}: (ends early: .*|no frame .*))?$", said)
+    assert len(seen) in (0, 1, 12)
+    assert all(frame.image.shape == (48, 64, 3) for frame in seen)
+
+
+def test_frames_that_would_fill_the_memory(tmp_path, monkeypatch):
+    path = film(tmp_path / "some.mp4")
+    monkeypatch.setattr(media, "MOST_FRAME_PIXELS", 64 * 48)
+    Video(path)
+    monkeypatch.setattr(media, "MOST_FRAME_PIXELS", 64 * 48 - 1)
+    with refuses(r"some\.mp4: too large: 64 × 48, more than 3,071 pixels"):
+        Video(path)
 
 
 def cut_avi(path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import multiprocessing
 import os
 import resource
 import shutil
@@ -9,6 +10,7 @@ import signal
 import time
 import warnings
 from dataclasses import replace
+from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import torch
 from children import Child
 from refusals import refuses, unchecked
 from squares import Squares, Trap, small
+from watching import alive
 
 from ssd_annotated.checkpoint import load_model, read_plain, save_model, write_whole
 from ssd_annotated.data.augment import AUGMENTATIONS, Augmented
@@ -24,6 +27,7 @@ from ssd_annotated.detection import detect
 from ssd_annotated.evaluation.voc import Evaluation
 from ssd_annotated.loss import MultiBoxLoss
 from ssd_annotated.training import run as run_module
+from ssd_annotated.training.batches import start_worker
 from ssd_annotated.training.records import fcntl
 from ssd_annotated.training.run import Outcome, run
 from ssd_annotated.training.settings import Settings
@@ -199,6 +203,19 @@ def killed_at_save(folder, number):
         (die_while_writing if len(calls) == number else save)(content, file)
 
     torch.save = save_or_die
+    killed_at_image(folder, at=None)
+
+
+def killed_at_rename(folder):
+    """The process dies when the newest checkpoint, complete, is about to become last.pt."""
+    replace = os.replace
+
+    def replace_or_die(old, new):
+        if Path(new).name == "last.pt":
+            die()
+        replace(old, new)
+
+    os.replace = replace_or_die
     killed_at_image(folder, at=None)
 
 
@@ -506,6 +523,28 @@ def test_after_damage_the_checkpoint_before_is_found(tmp_path, stopped, whole, d
     assert_same_run(folder, whole)
 
 
+@pytest.mark.parametrize("damage", [cut_short, flip_a_bit, Path.unlink])
+def test_a_damaged_checkpoint_takes_the_place_of_no_other(tmp_path, stopped, whole, damage):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    damage(folder / "last.pt")
+    assert Child(killed_at_rename, folder).end().status == -signal.SIGKILL
+    steps = [read_plain(folder / name)["trainer"]["next_step"] for name in ("next.pt", BOTH[1])]
+    assert steps == [6, 3]
+    killed_and_resumed(folder, killed_at_image, 5)  # before there is another checkpoint
+    assert_same_run(folder, whole)
+    steps = [read_plain(folder / name)["trainer"]["next_step"] for name in BOTH]
+    assert steps == [9, 3]
+
+
+def test_the_newest_checkpoint_is_found_whatever_its_name(tmp_path, stopped, whole):
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    assert Child(killed_at_rename, folder).end().status == -signal.SIGKILL
+    assert sorted(file.name for file in folder.glob("*.pt")) == ["best.pt", "next.pt", BOTH[1]]
+    flip_a_bit(folder / "previous.pt")
+    go(folder, augmented(Squares(5)), validation=Squares(2), validate_every=4, resume=True)
+    assert_same_run(folder, whole)
+
+
 def test_if_both_are_damaged_the_run_is_not_begun_anew(tmp_path, stopped):
     folder = shutil.copytree(stopped, tmp_path / "run")
     for name in BOTH:
@@ -585,6 +624,32 @@ def gone():
 def worker_killed(folder):
     settings = replace(SHORT, workers=1)
     return go(folder, augmented(Trap(5, 9, die)), settings=settings, save_every=3)
+
+
+def late(file):
+    """A worker whose trainer dies before it has begun to work."""
+    while os.getppid() == parent_process().pid:
+        time.sleep(0.01)
+    write_whole({"pid": os.getpid()}, file)
+    start_worker(0)
+    time.sleep(1000)
+
+
+def killed_while_a_worker_starts(file):
+    multiprocessing.get_context("fork").Process(target=late, args=(file,)).start()
+    die()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_worker_that_starts_too_late_does_not_outlive_its_trainer(tmp_path):
+    file = tmp_path / "worker.pt"
+    assert Child(killed_while_a_worker_starts, file).end().status == -signal.SIGKILL
+    for _ in range(600):
+        if file.exists() and not alive(read_plain(file)["pid"]):
+            return
+        time.sleep(0.1)
+    os.kill(read_plain(file)["pid"], signal.SIGKILL)
+    raise AssertionError("the worker lives on")
 
 
 @pytest.mark.parametrize("accident", ["a file vanishes", "a worker is killed"])

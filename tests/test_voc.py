@@ -13,9 +13,10 @@ from PIL import Image
 from refusals import refuses
 from voc_files import CAT, DOG, HEIGHT, WIDTH, edit, noise, object_xml, write, write_two
 
-from ssd_annotated.data.annotation import Problem, read_orientation
+from ssd_annotated.data.annotation import Problem
 from ssd_annotated.data.graffiti import CLASS_NAMES as DIGITS
 from ssd_annotated.data.graffiti import GraffitiDigits, export_voc
+from ssd_annotated.data.pixels import read_orientation
 from ssd_annotated.data.voc import VOCFolder
 from ssd_annotated.loss import MultiBoxLoss
 from ssd_annotated.model import Recipe

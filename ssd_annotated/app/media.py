@@ -13,11 +13,15 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from ssd_annotated.data.annotation import DataError, Problem, read_header
+from ssd_annotated.app.containers import check_container
+from ssd_annotated.data.annotation import Problem
 from ssd_annotated.data.pairs import SUFFIXES
+from ssd_annotated.data.pixels import DataError, decode, read_header
 from ssd_annotated.support.checks import check_choice
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
+#: Of a frame: twice those of 8K. A video keeps several in memory.
+MOST_FRAME_PIXELS = 70_000_000
 
 
 class Photograph(NamedTuple):
@@ -107,18 +111,15 @@ def read_image(file: str | Path) -> UInt8[np.ndarray, "H W 3"]:
         the message names it.
     """
     try:
-        # From a file, not from bytes, OpenCV reads a truncated JPEG and fills the rest with grey.
-        data = np.frombuffer(Path(file).read_bytes(), dtype=np.uint8)
+        data = Path(file).read_bytes()
         read_header(Path(file))
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        image = decode(data)
     except FileNotFoundError:
         raise FileNotFoundError(f"{file}: no such file") from None
     except DataError as error:
         raise ValueError(f"{file}: {error}") from error
-    except (OSError, cv2.error) as error:
+    except OSError as error:
         raise ValueError(f"{file}: corrupt image: {error}") from error
-    if image is None:
-        raise ValueError(f"{file}: corrupt image: OpenCV cannot decode it")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -146,7 +147,8 @@ class Video:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not a video; during iteration, if it holds no frame or ends early.
+        If the file is not a video, or a frame has more than `MOST_FRAME_PIXELS`; during iteration,
+        if it holds no frame or ends early.
     OSError
         If the camera cannot be opened; during iteration, if it gives no more frames.
 
@@ -164,13 +166,16 @@ class Video:
         self.problems: list[Problem] = []
         self.is_camera = isinstance(source, int)
         self.name = f"camera {source}" if self.is_camera else str(source)
-        if not self.is_camera and not Path(source).is_file():
-            raise FileNotFoundError(f"{source}: no such file")
+        if not self.is_camera:
+            if not Path(source).is_file():
+                raise FileNotFoundError(f"{source}: no such file")
+            check_container(Path(source))
         self._capture = cv2.VideoCapture(source if self.is_camera else str(source))
         if not self._capture.isOpened():
             if self.is_camera:
                 raise OSError(f"{self.name}: cannot be opened: absent, in use, or not permitted")
             raise ValueError(f"{self.name}: not a video, or it ends early: OpenCV cannot open it")
+        self._check_size()
 
     def __enter__(self) -> "Video":
         return self
@@ -206,6 +211,17 @@ class Video:
             yield Frame(number, seconds, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
             number += 1
         self._check_end(number)
+
+    def _check_size(self) -> None:
+        """Refuse frames that would fill the memory."""
+        width, height = (
+            int(self._capture.get(side))
+            for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
+        if width * height > MOST_FRAME_PIXELS:
+            self._capture.release()
+            what = f"{width} × {height}, more than {MOST_FRAME_PIXELS:,} pixels"
+            raise ValueError(f"{self.name}: too large: {what}")
 
     def _check_end(self, number: int) -> None:
         """Complain if there should have been more frames."""

@@ -1,11 +1,9 @@
 """One annotated image, in any format: its record, its pixels, or what is wrong with it.
 
-Nothing is guessed. What cannot be used raises :class:`DataError`; the code that reads many files
-catches it and says where.
+Nothing is guessed. What cannot be used raises :class:`~ssd_annotated.data.pixels.DataError`; the
+code that reads many files catches it and says where.
 """
 
-import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +11,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
-from PIL import Image
+
+from ssd_annotated.data import pixels
+from ssd_annotated.data.pixels import DataError, read_header
 
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-#: Of an image: a file of a few kilobytes may promise gigabytes. In memory these take 0.9 GB.
-MOST_PIXELS = 150_000_000
 ROUNDING = 0.1  # pixels that a box may stick out because somebody rounded its numbers
 
 
@@ -33,10 +31,6 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.file}{self.object and ', '}{self.object}: {self.what}"
-
-
-class DataError(ValueError):
-    """What one file or object says cannot be used; the message says why, not yet where."""
 
 
 class Thing(NamedTuple):
@@ -170,36 +164,6 @@ def frame_of(image: Path, size: tuple[int, int] | None) -> Frame:
     return Frame(size, size != stored, orientation != 1 and stored == turned, False)
 
 
-def read_header(image: Path) -> tuple[tuple[int, int], int]:
-    """Width and height as stored, and the EXIF orientation, from 1 to 8.
-
-    A DataError if there are more than `MOST_PIXELS`, or if Pillow cannot make sense of the header:
-    OpenCV, which decodes the pixels, would believe a header that is damaged.
-    """
-    try:
-        with Image.open(image) as header:
-            if math.prod(header.size) > MOST_PIXELS:
-                what = f"{header.size[0]} × {header.size[1]}, more than {MOST_PIXELS:,} pixels"
-                raise DataError(f"too large: {what}")
-            # Not header.getexif(), which decodes a whole PNG to look behind its pixels.
-            return header.size, read_orientation(header.info.get("exif"))
-    except DataError:
-        raise
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"corrupt image: {image.name}: {error}") from error
-
-
-def read_orientation(block: bytes | None) -> int:
-    """The orientation in an EXIF block; 1, upright as stored, if there is none or nonsense."""
-    exif = Image.Exif()
-    try:
-        exif.load(block)
-        orientation = exif.get(0x0112)
-    except (OSError, SyntaxError, ValueError, struct.error):
-        return 1
-    return orientation if orientation in range(1, 9) else 1
-
-
 def read_image(record: Record) -> UInt8[np.ndarray, "H W 3"]:
     """Decode an image to 8-bit RGB, from grey, 16 bits, CMYK or with transparency alike.
 
@@ -216,12 +180,7 @@ def read_image(record: Record) -> UInt8[np.ndarray, "H W 3"]:
 
 def decode(record: Record) -> UInt8[np.ndarray, "H W 3"]:
     """The pixels in OpenCV's order, BGR; DataError if there are none, too few or too many."""
-    # Bytes: from a file OpenCV reads a JPEG that ends early, and makes up the rest in grey.
-    data = np.frombuffer(record.image.read_bytes(), dtype=np.uint8)
-    way_up = 0 if record.upright else cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | way_up) if len(data) else None
-    if image is None:
-        raise DataError("corrupt image: OpenCV cannot decode it")
+    image = pixels.decode(record.image.read_bytes(), record.upright)
     height, width = image.shape[:2]
     if (width, height) != record.size:
         expected = f"expected {record.size[0]} × {record.size[1]}"

@@ -8,8 +8,18 @@ import codecs
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
 
 CLASS_LINE = re.compile(r"(.*\S)\s+(-1|0|1)")
+NO_NAMES = ("", ".", "..")  # of files
+
+
+class Line(NamedTuple):
+    """What a line of a list says of an image, and where."""
+
+    file: Path
+    number: int
+    text: str
 
 
 def find_lists(root: Path) -> Path | None:
@@ -45,28 +55,30 @@ def read_list(
     Raises
     ------
     ValueError
-        If the list holds no name.
+        If the list holds no name, or a line that cannot be one, such as ``..``.
     """
     file = lists / f"{name}.txt"
     if file.is_file():
-        names, notes = read_names(file, annotated)
+        lines, notes = read_names(file, annotated)
     else:
         found = [read_names(part, annotated) for part in sorted(lists.glob(f"*_{name}.txt"))]
-        names = list(dict.fromkeys(name for names, _ in found for name in names))
-        said = f"taken: the {len(names)} images with 1 or 0 in any of {len(found)} lists"
+        lines = list({line.text: line for lines, _ in found for line in lines}.values())
+        said = f"taken: the {len(lines)} images with 1 or 0 in any of {len(found)} lists"
         notes = [f"{lists / '*_'}{name}.txt: lists of classes; {said}"]
-    if not names:
+    if not lines:
         raise ValueError(f"{file}: the image set is empty")
-    return file, [clean_name(name, annotated, suffixes) for name in names], notes
+    return file, [name_of(line, annotated, suffixes) for line in lines], notes
 
 
-def read_names(file: Path, annotated: Collection[str]) -> tuple[list[str], list[str]]:
+def read_names(file: Path, annotated: Collection[str]) -> tuple[list[Line], list[str]]:
     """The lines of a list as they are; of a list of a class, the names with 1 or 0."""
-    lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
-    matches = [CLASS_LINE.fullmatch(line) for line in lines]
-    if not lines or not all(matches) or lines[0] in annotated:
+    every = enumerate(map(str.strip, read_text(file).splitlines()), start=1)
+    lines = [Line(file, number, text) for number, text in every if text]
+    matches = [CLASS_LINE.fullmatch(line.text) for line in lines]
+    if not lines or not all(matches) or lines[0].text in annotated:
         return lines, []
-    taken = [match[1] for match in matches if match[2] != "-1"]
+    with_class = [(line, match) for line, match in zip(lines, matches) if match[2] != "-1"]
+    taken = [line._replace(text=match[1]) for line, match in with_class]
     said = f"taken: {len(taken)} of {len(lines)} lines, those with 1 or 0"
     return taken, [f"{file}: the list of a class; {said}"]
 
@@ -79,6 +91,14 @@ def read_text(file: Path) -> str:
     data = file.read_bytes()
     marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     return data.decode("utf-16" if data.startswith(marks) else "utf-8-sig", errors="replace")
+
+
+def name_of(line: Line, annotated: Collection[str], suffixes: Sequence[str]) -> str:
+    """The name that a line means; a ValueError says where it stands if no file can have it."""
+    name = clean_name(line.text, annotated, suffixes)
+    if name in NO_NAMES:
+        raise ValueError(f"{line.file}: line {line.number} names no image: {line.text!r:.60}")
+    return name
 
 
 def clean_name(line: str, annotated: Collection[str], suffixes: Sequence[str]) -> str:

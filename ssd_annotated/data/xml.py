@@ -1,7 +1,7 @@
 """One annotation in VOC's XML, as VOC itself and many tools write it.
 
 Tools differ in what they leave out and how they write it. What can mean one thing only is
-understood; what cannot be used raises :class:`~ssd_annotated.data.annotation.DataError`.
+understood; what cannot be used raises :class:`~ssd_annotated.data.pixels.DataError`.
 """
 
 import codecs

@@ -4,10 +4,11 @@ import copy
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count, islice
-from multiprocessing import parent_process
+from multiprocessing import get_start_method, parent_process
 
 import cv2
 import numpy as np
@@ -94,10 +95,25 @@ def start_worker(_number: int) -> None:
     A signal that stops a program often reaches its workers too: they obey the trainer alone.
     """
     cv2.setNumThreads(0)
+    threading.Thread(target=_end_with_the_trainer, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # macOS and Windows do not tell who sent a signal
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         threading.Thread(target=_obey_the_trainer, daemon=True).start()
+
+
+def _end_with_the_trainer() -> None:
+    """End this process when its parent is dead, even if that died while this one was starting.
+
+    PyTorch looks for a change of parents, and would see none.
+    """
+    trainer = parent_process()
+    if get_start_method() == "fork":  # then Python 3.11 waits for this process itself
+        while os.getppid() == trainer.pid:
+            time.sleep(1)
+    else:
+        trainer.join()
+    os._exit(1)
 
 
 def _obey_the_trainer() -> None:

@@ -3,7 +3,8 @@
 The folder holds ``last.pt`` (the model, and all that is needed to continue), ``previous.pt`` (the
 same, one checkpoint before), ``best.pt`` (the model that did best on the validation set),
 ``metrics.jsonl`` (one record a line) and, if the loss was not finite, ``failure-step-N.pt`` (the
-batch). Every ``.pt`` is complete at any moment, and plain data.
+batch). Every ``.pt`` is complete at any moment, and plain data. A kill while the names change may
+leave the newest checkpoint as ``next.pt``.
 """
 
 import math
@@ -12,8 +13,9 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +44,7 @@ from ssd_annotated.training.train import NonFiniteLossError, Record, Trainer, su
 from ssd_annotated.training.validation import validate
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
-NEXT = "next.pt"  # for a moment
+NEXT = "next.pt"  # for a moment the newest
 #: Settings that change only the speed of a run: they may differ when it continues.
 _FREE_SETTINGS = ("workers", "compile")
 
@@ -91,8 +93,9 @@ def run(
         Ctrl-C, which stop the run after the current step.
     resume
         Continue from ``last.pt``, if there is one, or, with a warning, from ``previous.pt`` if
-        ``last.pt`` is damaged. On the same processor, with the same number of threads, the result
-        equals that of an uninterrupted run bit for bit.
+        ``last.pt`` is damaged; then ``previous.pt`` is kept until there are two again. On the same
+        processor, with the same number of threads, the result equals that of an uninterrupted run
+        bit for bit.
     tensorboard
         Also write the records for TensorBoard (needs the extra ``tensorboard``).
     progress
@@ -156,7 +159,7 @@ def _often(settings: Settings) -> int:
 
 def _begin(folder: Path, trainer: Trainer, resume: bool) -> float | None:
     """Make the folder, or continue the run that is in it; return its best mAP so far."""
-    there = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
+    there = [folder / name for name in (NEXT, LAST, PREVIOUS) if (folder / name).exists()]
     best = _take_up(there, trainer, resume) if there else None
     folder.mkdir(parents=True, exist_ok=True)
     steps = distributed.gather([trainer.next_step], distributed.world_size())
@@ -187,13 +190,21 @@ def _take_up(there: list[Path], trainer: Trainer, resume: bool) -> float | None:
 
 def _read_whole(there: list[Path]) -> tuple[Path, object]:
     """The first of these checkpoints that is not damaged, and what it holds."""
-    *others, last = there
-    for file in others:
+    for file, then in pairwise(there):
         try:
             return file, read_plain(file)
         except ValueError as error:
-            warnings.warn(f"{error}: the run continues from {last}", stacklevel=5)
-    return last, read_plain(last)
+            warnings.warn(f"{error}: the run continues from {then}", stacklevel=5)
+    return there[-1], read_plain(there[-1])
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a run could continue from this file."""
+    try:
+        read_plain(file)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _describe_run(trainer: Trainer) -> dict[str, dict[str, object]]:
@@ -220,7 +231,7 @@ def _save(trainer: Trainer, folder: Path, best: float | None) -> None:
     if distributed.rank() == 0:
         content = {**describe(trainer.model), **_describe_run(trainer)}
         write_whole({**content, "trainer": trainer.state(), "best": best}, folder / NEXT)
-        with suppress(FileNotFoundError):
+        if _is_whole(folder / LAST):  # else it would take the place of one that is
             os.replace(folder / LAST, folder / PREVIOUS)
         os.replace(folder / NEXT, folder / LAST)
 

@@ -2,15 +2,19 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from watching import resident
 
 COUNT, BROKEN = 5000, 10
 
@@ -35,16 +39,6 @@ def start(folder, out):
     return subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-
-
-def resident(process):
-    """MiB that a process holds in memory; 0 when it has ended."""
-    try:
-        with open(f"/proc/{process.pid}/status") as file:
-            found = re.search(r"VmRSS:\s+(\d+)", file.read())
-    except OSError:
-        return 0
-    return int(found[1]) // 1024 if found else 0
 
 
 def count(out):

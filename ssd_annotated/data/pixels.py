@@ -1,0 +1,116 @@
+"""The pixels of an image file: what its header says, then the decoding, neither without bounds.
+
+A file may say anything. What would take more memory than an image can need is refused before it is
+decoded.
+"""
+
+import math
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+#: Of an image: a file of a few kilobytes may promise gigabytes.
+MOST_PIXELS = 150_000_000
+#: For decoding it, besides the file itself.
+MOST_BYTES = 2**30
+#: Of one part of a PNG, in bytes, beyond which it must be in the file.
+LARGE_PART = 100_000_000
+_TILE_WIDTH, _TILE_LENGTH, _ROWS_PER_STRIP, _BITS = 322, 323, 278, 258  # tags of a TIFF
+_BYTES_EACH = {"GIF": 9, "WEBP": 8}  # measured; every other format takes 6
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class DataError(ValueError):
+    """What one file or object says cannot be used; the message says why, not yet where."""
+
+
+def read_header(image: Path) -> tuple[tuple[int, int], int]:
+    """Width and height as stored, and the EXIF orientation, from 1 to 8.
+
+    A DataError if there are more than `MOST_PIXELS`, if decoding them would take more than
+    `MOST_BYTES`, or if Pillow cannot make sense of the header: OpenCV, which decodes the pixels,
+    would believe a header that is damaged.
+    """
+    try:
+        with Image.open(image) as header:
+            if math.prod(header.size) > MOST_PIXELS or bytes_to_decode(header) > MOST_BYTES:
+                what = f"more than {MOST_PIXELS:,} pixels or {MOST_BYTES:,} bytes in memory"
+                raise DataError(f"too large: {header.size[0]} × {header.size[1]}, {what}")
+            # Not header.getexif(), which decodes a whole PNG to look behind its pixels.
+            return header.size, read_orientation(header.info.get("exif"))
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's readers let pass whatever they stumble over
+        raise DataError(f"corrupt image: {image.name}: {error}") from error
+
+
+def bytes_to_decode(header: Image.Image) -> int:
+    """What OpenCV needs to decode an image: the pixels twice, and more for some formats.
+
+    A progressive JPEG is kept as coefficients of two bytes until it is complete. Of a TIFF, a
+    strip or tile is decoded, and then once more with four bytes a pixel.
+    """
+    (width, height), bands = header.size, len(header.getbands())
+    each = _BYTES_EACH.get(header.format, 6)
+    if header.info.get("progressive"):
+        each = max(each, 3 + 2 * bands)
+    if header.format == "PNG" and header.is_animated:
+        each = 13
+    if header.format != "TIFF":
+        return width * height * each
+    tags = header.tag_v2
+    strip = width * min(tags.get(_ROWS_PER_STRIP, height), height)
+    tile = tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_LENGTH, 0)
+    besides = max(strip, tile) * (4 + bands * max(tags.get(_BITS, (8,))) // 8)
+    return width * height * 3 + max(width * height * 3, besides)
+
+
+def read_orientation(block: bytes | None) -> int:
+    """The orientation in an EXIF block; 1, upright as stored, if there is none or nonsense."""
+    exif = Image.Exif()
+    try:
+        exif.load(block)
+        orientation = exif.get(0x0112)
+    except (OSError, SyntaxError, ValueError, struct.error):
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def decode(data: bytes, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:
+    """The 8-bit pixels of an image file in OpenCV's order, BGR, whatever the file holds.
+
+    They are turned as the EXIF orientation asks, unless `upright` is false.
+
+    Raises
+    ------
+    DataError
+        If the file ends early or is no image. (To decode from a name instead of from bytes would
+        not tell: of a JPEG that ends early, OpenCV then makes up the rest in grey.)
+    """
+    check_parts(data)
+    way_up = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | way_up)
+    except cv2.error as error:  # of nothing, for one
+        raise DataError(f"corrupt image: {error.err}") from error
+    if image is None:
+        raise DataError("corrupt image: OpenCV cannot decode it")
+    return image
+
+
+def check_parts(data: bytes) -> None:
+    """Refuse a PNG with a part that claims to be large, and larger than the whole file.
+
+    OpenCV would reserve that much before it looks: 4 GB for a file of a hundred bytes.
+    """
+    place = len(_PNG)
+    while data.startswith(_PNG) and place + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        if length > max(len(data), LARGE_PART):
+            what = f"its part {name!r} claims {length:,} bytes, the file has {len(data):,}"
+            raise DataError(f"corrupt image: {what}")
+        place += 12 + length  # with length, name and checksum
