@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count, islice
-from multiprocessing import get_start_method, parent_process
+from multiprocessing import get_start_method, parent_process, resource_tracker
 
 import cv2
 import numpy as np
@@ -73,6 +73,21 @@ def make_loader(
         pin_memory=model.priors.device.type == "cuda",
         worker_init_fn=start_worker,
     )
+
+
+def start(loader: DataLoader) -> Iterator[list]:
+    """The loader's batches, from workers that no Ctrl-C reaches while they are starting.
+
+    A signal that is blocked here is blocked in them, too; this process hears it a moment later.
+    """
+    if not loader.num_workers or not hasattr(signal, "pthread_sigmask"):
+        return iter(loader)
+    resource_tracker.ensure_running()  # when it starts, it lets SIGINT through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _collate(

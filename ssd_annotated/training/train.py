@@ -16,7 +16,7 @@ from ssd_annotated.loss import LossParts, MultiBoxLoss, Positives
 from ssd_annotated.model import SSD
 from ssd_annotated.support.checks import check_at_least
 from ssd_annotated.training import distributed
-from ssd_annotated.training.batches import make_loader
+from ssd_annotated.training.batches import make_loader, start
 from ssd_annotated.training.settings import QUICK, Settings, learning_rate, make_optimizer
 
 
@@ -250,7 +250,7 @@ class Trainer:
     def _next_batch(self) -> tuple[Tensor, list[dict[str, np.ndarray]], Positives]:
         """The batch of the next step, its images and positives where the model is."""
         if self._batches is None:
-            self._batches = iter(
+            self._batches = start(
                 make_loader(self.dataset, self.model, self.loss, self.settings, self.next_step)
             )
         images, targets, (counts, *found) = next(self._batches)
