@@ -50,7 +50,7 @@ def test_an_undocumented_error_is_found(tmp_path, monkeypatch):
 
 def test_an_input_that_takes_too_much_is_found(tmp_path, monkeypatch):
     def read(file):
-        return np.ones((150 if file.stem == "input" else 0) * 2**20, dtype=np.uint8)
+        return np.ones((400 if file.stem == "input" else 0) * 2**20, dtype=np.uint8)
 
     monkeypatch.setattr(fuzzing, "MEBIBYTES", 100)
     monkeypatch.setattr(fuzzing, "SECONDS", 0)
@@ -60,7 +60,7 @@ def test_an_input_that_takes_too_much_is_found(tmp_path, monkeypatch):
     assert [bug.split(": took ")[0] for bug in found.bugs] == [
         f"hungry reader, seed (3, {number})" for number in (0, 0, 1, 1)
     ]
-    assert 150 <= found.memory < 160
+    assert 350 <= found.memory < 410  # what was freed meanwhile is missing
 
 
 def test_the_same_seed_makes_the_same_files():
@@ -197,12 +197,15 @@ def test_what_the_decoder_needs_is_known_and_limited(
     file = tmp_path / f"large.{kind.lower()}"
     file.write_bytes(flat(kind, **options))
     monkeypatch.setattr(pixels, "MOST_BYTES", 2000 * 2000 * bytes_each)
-    read_image(file)  # what is new costs memory once
-    fuzzing.forget_peak()
-    before = fuzzing.peak()
     assert read_image(file).shape == (2000, 2000, 3)
+    rises = []
+    for _ in range(4):  # what is new costs memory once, and others in the process take some, too
+        fuzzing.forget_peak()
+        before = fuzzing.peak()
+        read_image(file)
+        rises.append(fuzzing.peak() - before)
     held = file.stat().st_size + 2000 * 2000 * bytes_each
-    assert fuzzing.peak() - before < held / 2**20 + 3
+    assert min(rises) < held / 2**20 + 3
     monkeypatch.setattr(pixels, "MOST_BYTES", 2000 * 2000 * bytes_each * 0.98)
     with refuses(f"large.{kind.lower()}: too large: 2000 × 2000, more than"):
         read_image(file)

@@ -110,11 +110,12 @@ def start_worker(_number: int) -> None:
     A signal that stops a program often reaches its workers too: they obey the trainer alone.
     """
     cv2.setNumThreads(0)
-    threading.Thread(target=_end_with_the_trainer, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # macOS and Windows do not tell who sent a signal
+        # Before any thread starts: one that does not block it, too, would let it end the process.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         threading.Thread(target=_obey_the_trainer, daemon=True).start()
+    threading.Thread(target=_end_with_the_trainer, daemon=True).start()
 
 
 def _end_with_the_trainer() -> None:
