@@ -207,9 +207,12 @@ def test_mathjax_starts_after_its_parts(static):
 
 
 def test_pages_share_their_files(static):
+    (static / "try").mkdir()
+    (static / "try" / "try.css").write_text(".try-put-together{a:b}")
     page = (
         '<link href="../_static/styles/theme.css?d=1" rel="stylesheet" />\n<title>T</title>'
         '<link rel="stylesheet" href="../_static/own.css" />'
+        '<link rel="stylesheet" href="../_static/try/try.css" />'
         '<script defer src="../_static/mathjax/tex-chtml.js?v=2"></script><p class="fa-sun">'
     )
     pages = slim_pages.share(static.parent, {Path("a.html"): page, Path("b.html"): "<p>"})
@@ -219,6 +222,9 @@ def test_pages_share_their_files(static):
     style, script = re.findall(r'\.\./_static/([^"]+)"', html)
     assert re.fullmatch(r"book\.css\?v=[0-9a-f]{8}", style)
     assert re.fullmatch(r"mathjax/book\.js\?v=[0-9a-f]{8}", script)
+    joined = (static / "book.css").read_text()
+    assert ".gone" not in joined
+    assert ".try-put-together" in joined
     again = slim_pages.share(static.parent, pages)
     assert again == pages
 

@@ -48,6 +48,8 @@ STYLES = re.compile(
 NAMES = re.compile(r'\b(?:class|id)="([^"]*)"')
 #: The scripts of the pages, which may set a class that no page has before.
 SCRIPTS = ("*.js", "scripts/bootstrap.js", "scripts/*-theme.js", "try/*.js")
+#: Its scripts put the names of classes together, so all that it names counts as used.
+OWN_STYLE = "try/*.css"
 FIRST = 3  # pictures of a page that may be in view at once, two of them its logo
 
 
@@ -117,7 +119,7 @@ def share(out: Path, pages: dict[Path, str]) -> dict[Path, str]:
     """Write the common files into the folder ``out``, and let its ``pages`` use them."""
     static = out / "_static"
     sheets = max(([m["sheet"] for m in STYLES.finditer(h)] for h in pages.values()), key=len)
-    scripts = [f.read_text(encoding="utf-8") for s in SCRIPTS for f in static.glob(s)]
+    scripts = [f.read_text(encoding="utf-8") for s in (*SCRIPTS, OWN_STYLE) for f in static.glob(s)]
     names = (name for html in pages.values() for name in NAMES.findall(html))
     used = light_assets.words([*names, *scripts])
     style = written(static / "book.css", light_assets.stylesheet(sheets, static, used))
