@@ -25,7 +25,8 @@ def settle(page) -> None:
 def show_in(page, theme: str) -> None:
     """Change to the theme and wait until colours that fade have arrived."""
     page.emulate_media(color_scheme=theme)
-    page.wait_for_selector(f"html[data-theme={theme}]")
+    if page.locator("html[data-theme]").count():  # the page of lost readers follows the system alone
+        page.wait_for_selector(f"html[data-theme={theme}]")
     page.evaluate("""async () => {
         await new Promise(requestAnimationFrame);
         const fades = document.getAnimations().filter((each) => each instanceof CSSTransition);
