@@ -25,7 +25,7 @@ def settle(page) -> None:
 def show_in(page, theme: str) -> None:
     """Change to the theme and wait until colours that fade have arrived."""
     page.emulate_media(color_scheme=theme)
-    if page.locator("html[data-theme]").count():  # the page of lost readers follows the system alone
+    if page.locator("html[data-theme]").count():  # the 404 page has no script that sets it
         page.wait_for_selector(f"html[data-theme={theme}]")
     page.evaluate("""async () => {
         await new Promise(requestAnimationFrame);
