@@ -391,6 +391,9 @@ CALLS = {
     "training.batches.make_loader": lambda: list(
         batches.make_loader(DATA, MODEL, LOSSES[0], settings.Settings(2, 2), 0)
     ),
+    "training.batches.start": lambda: next(
+        batches.start(batches.make_loader(DATA, MODEL, LOSSES[0], settings.Settings(2, 2), 0))
+    ),
     "transforms.prepare": lambda: transforms.prepare(PHOTO, RECIPE),
     "transforms.collate": lambda: transforms.collate([DATA[0], DATA[1]], RECIPE),
     "networks.ssdlite.TwoMaps.forward": lambda: MOBILE(IMAGES),
