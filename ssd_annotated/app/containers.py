@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 #: Boxes of an MP4 that hold others, down to the table of its samples, ``stsz``.
 _OUTER = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
-_HEAD = 1024  # bytes: no container has so many without a zero
+_HEAD = 1024  # bytes, among which every container tried has a zero, and text has none
 _MOST_BOXES = 100_000
 
 
