@@ -121,6 +121,17 @@ def test_lists_of_different_lengths_are_refused():
         evaluate_coco([detections()], [target(), target()], [SIZE])
 
 
+def test_a_box_without_a_label_is_refused_though_the_next_image_has_one_too_many():
+    lonely = Detections(torch.rand(2, 4), torch.rand(2), torch.tensor([1]))
+    crowded = Detections(torch.rand(1, 4), torch.rand(1), torch.tensor([1, 2]))
+    with refuses("image 0: 2 boxes, but 1 labels"):
+        evaluate_coco([lonely, crowded], [target(), target()], [SIZE] * 2)
+
+
+def test_no_images_are_nothing_to_find():
+    assert all(math.isnan(value) for value in evaluate_coco([], [], []).values())
+
+
 def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.cocoeval", None)
     with pytest.raises(ImportError, match=r"ssd-annotated\[coco\]"):

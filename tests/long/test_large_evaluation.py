@@ -43,12 +43,7 @@ def measured(which, detections):
     return result, fuzzing.peak()
 
 
-TOO_MUCH = pytest.mark.xfail(reason="pycocotools keeps a record of every image, class and size")
-
-
-@pytest.mark.parametrize(
-    ("which", "detections"), [("voc", 100), pytest.param("coco", 10, marks=TOO_MUCH)]
-)
+@pytest.mark.parametrize(("which", "detections"), [("voc", 100), ("coco", 100)])
 def test_forty_thousand_images_fit_into_2_gb(monkeypatch, which, detections):
     monkeypatch.setattr(children, "PATIENCE", 3000)
     end = Child(measured, which, detections).end()
