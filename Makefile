@@ -38,10 +38,10 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test test-pages test-gpu test-long test-faults fuzz coverage mutants drift scan bench bench-gpu learning book pdf sync execute lab weights docker docker-test clean
+.PHONY: help setup lock lint format test test-pages test-gpu test-long test-elsewhere test-faults fuzz coverage mutants drift scan bench bench-gpu learning book pdf sync execute lab weights docker docker-test clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv from requirements.txt, unless it is up to date
 
@@ -89,6 +89,11 @@ test-faults: setup  ## kill a training a hundred times, fill its disk, and resum
 test-long: setup  ## what takes minutes: 1,000 examples for every property, 5,000 pictures, the faults
 	$(BIN)/pytest --hypothesis-profile long $$(grep -l '^@given' tests/test_*.py)
 	$(BIN)/pytest -s tests/long
+
+test-elsewhere: export OMP_NUM_THREADS = 1
+test-elsewhere: setup  ## the chapters on one core, without a network, in Turkish ... (Linux; 20 minutes)
+	unshare --map-root-user --net --mount tests/long/elsewhere.sh \
+	  $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 $(wildcard book/*.ipynb)
 
 coverage: setup  ## which lines and branches of the package the tests run
 	$(BIN)/coverage erase

@@ -72,12 +72,11 @@ def split(text: str) -> list[str]:
     return [s for part in paragraphs for s in re.split(r"(?<=[.?!])\s+", part) if s]
 
 
-def report(twin: Path) -> str:
-    """Run one chapter and write down what changed."""
+def changes(twin: Path) -> list[str]:
+    """Run one chapter; what changed, by `drift`."""
     path = notebook_of(twin)
     stored = normalise(read_notebook(path))
-    found = list(drift(stored, executed(stored, path.parent, allow_errors=True)))
-    return "\n".join([f"{path.stem}: {len(found) or 'nothing'} changed", *found])
+    return list(drift(stored, executed(stored, path.parent, allow_errors=True)))
 
 
 def main() -> None:
@@ -88,12 +87,12 @@ def main() -> None:
     arguments = parser.parse_args()
     installed = [f"{package} {version(package)}" for package in PACKAGES]
     print(", ".join([f"Python {sys.version.split()[0]}", *installed]), flush=True)
-    changed = False
+    chapters, changed = twins(arguments.chapter), 0
     with ProcessPoolExecutor(arguments.jobs) as pool:
-        for text in pool.map(report, twins(arguments.chapter)):
-            print(text, flush=True)
-            changed |= "nothing changed" not in text
-    sys.exit(changed)
+        for twin, found in zip(chapters, pool.map(changes, chapters), strict=True):
+            print(f"{twin.stem}: {len(found)} changed", *found, sep="\n", flush=True)
+            changed += len(found)
+    sys.exit(changed > 0)
 
 
 if __name__ == "__main__":
