@@ -364,7 +364,8 @@ def test_a_last_false_positive_is_free_and_a_first_one_is_not(world, method):
     before = evaluate(detections, targets, 3, method=method).ap[1]
     if before.isnan():
         return
-    assert with_stray(0.0) == before
+    # Another term, though zero, lets torch add in another order: the last digit may differ.
+    assert with_stray(0.0).item() == pytest.approx(before.item(), abs=1e-12)
     assert with_stray(1.0) < before or before == 0
 
 
