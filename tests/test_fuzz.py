@@ -177,7 +177,7 @@ def flat(kind, **options):
     ("kind", "options", "bytes_each"),
     [
         ("PNG", {"mode": "RGBA"}, 6),
-        ("PNG", {"moving": True}, 13),
+        ("PNG", {"moving": True}, 6),
         ("BMP", {}, 6),
         ("GIF", {"mode": "P"}, 9),
         ("WebP", {"mode": "RGBA", "method": 0}, 8),
@@ -230,6 +230,18 @@ def test_an_animation_cut_in_its_second_picture_still_has_its_first(tmp_path):
     for end in range(data.index(b"fdAT") + 8, len(data), 10):
         file.write_bytes(data[:end])
         assert np.array_equal(read_image(file), whole)
+
+
+def test_a_damaged_animation_behind_a_still_picture_does_not_end_the_process(tmp_path):
+    ramp = Image.fromarray(np.arange(24 * 18 * 3, dtype=np.uint8).reshape(18, 24, 3))
+    moving = {"save_all": True, "append_images": [ramp.rotate(180)]}
+    parts = fuzzing.png_parts(fuzzing.encoded(ramp, "PNG", **moving))
+    parts.remove(next(part for part in parts if part[0] == b"fcTL"))  # the first is now still
+    unknown_filter = zlib.compress(bytes([9]) * 18 * (1 + 24 * 3))
+    damaged = [(n, c[:4] + unknown_filter if n == b"fdAT" else c) for n, c in parts]
+    file = tmp_path / "behind.png"
+    file.write_bytes(fuzzing.PNG + b"".join(fuzzing.png_part(*part) for part in damaged))
+    assert np.array_equal(read_image(file), ramp)  # OpenCV alone: a segmentation fault
 
 
 # ---------------------------------------------------------------- XML and names

@@ -21,7 +21,8 @@ MOST_BYTES = 2**30
 LARGE_PART = 100_000_000
 _TILE_WIDTH, _TILE_LENGTH, _ROWS_PER_STRIP, _BITS = 322, 323, 278, 258  # tags of a TIFF
 _BYTES_EACH = {"GIF": 9, "WEBP": 8}  # measured; every other format takes 6
-_PNG = b"\x89PNG\r\n\x1a\n"
+_ANIMATION = (b"acTL", b"fcTL", b"fdAT")  # parts of a PNG
+_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
 
 
 class DataError(ValueError):
@@ -58,8 +59,6 @@ def bytes_to_decode(header: Image.Image) -> int:
     each = _BYTES_EACH.get(header.format, 6)
     if header.info.get("progressive"):
         each = max(each, 3 + 2 * bands)
-    if header.format == "PNG" and header.is_animated:
-        each = 13
     if header.format != "TIFF":
         return width * height * each
     tags = header.tag_v2
@@ -91,7 +90,7 @@ def decode(data: bytes, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:
         If the file ends early or is no image. (To decode from a name instead of from bytes would
         not tell: of a JPEG that ends early, OpenCV then makes up the rest in grey.)
     """
-    check_parts(data)
+    data = without_animation(data)
     way_up = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | way_up)
@@ -102,15 +101,30 @@ def decode(data: bytes, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:
     return image
 
 
-def check_parts(data: bytes) -> None:
-    """Refuse a PNG with a part that claims to be large, and larger than the whole file.
+def without_animation(data: bytes) -> bytes:
+    """A file as it is, but an animated PNG without the parts that move.
 
-    OpenCV would reserve that much before it looks: 4 GB for a file of a hundred bytes.
+    OpenCV reads them even for a still picture, and a damaged one ended the process.
+
+    Raises
+    ------
+    DataError
+        If a PNG has a part that claims to be large, and larger than the whole file. OpenCV would
+        reserve that much before it looks: 4 GB for a file of a hundred bytes.
     """
-    place = len(_PNG)
-    while data.startswith(_PNG) and place + 8 <= len(data):
+    if not data.startswith(_PNG):
+        return data
+    place, parts = len(_PNG), []
+    while place + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, place)
         if length > max(len(data), LARGE_PART):
             what = f"its part {name!r} claims {length:,} bytes, the file has {len(data):,}"
             raise DataError(f"corrupt image: {what}")
-        place += 12 + length  # with length, name and checksum
+        end = place + 12 + length  # with length, name and checksum
+        parts.append((name, data[place:end]))
+        place = end
+    if not any(name in _ANIMATION for name, _ in parts):
+        return data
+    # Its end may be missing where only the animation was cut off.
+    still = [part for name, part in parts if name not in (*_ANIMATION, b"IEND")]
+    return b"".join([_PNG, *still, _PNG_END])
