@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
@@ -165,35 +164,28 @@ def frame_of(image: Path, size: tuple[int, int] | None) -> Frame:
 
 
 def read_image(record: Record) -> UInt8[np.ndarray, "H W 3"]:
-    """Decode an image to 8-bit RGB, from grey, 16 bits, CMYK or with transparency alike.
+    """The pixels of an image, RGB, the way up that its boxes refer to.
 
-    Raises
-    ------
-    ValueError
-        If the file ends early or is no image, or no longer has the size it had.
+    Errors are those of :func:`ssd_annotated.data.pixels.read_image`, and a ValueError if the image
+    no longer has the size it had.
     """
-    try:
-        return cv2.cvtColor(decode(record), cv2.COLOR_BGR2RGB)
-    except DataError as error:
-        raise ValueError(f"{record.image}: {error}") from None
-
-
-def decode(record: Record) -> UInt8[np.ndarray, "H W 3"]:
-    """The pixels in OpenCV's order, BGR; DataError if there are none, too few or too many."""
-    image = pixels.decode(record.image.read_bytes(), record.upright)
+    image = pixels.read_image(record.image, record.upright)
     height, width = image.shape[:2]
     if (width, height) != record.size:
         expected = f"expected {record.size[0]} × {record.size[1]}"
-        raise DataError(f"wrong size: {width} × {height}, {expected}")
+        raise ValueError(f"{record.image}: wrong size: {width} × {height}, {expected}")
     return image
 
 
 def decoding_problem(record: Record) -> Problem | None:
     """What is wrong with an image's pixels, if anything is."""
     try:
-        decode(record)
-    except DataError as error:
-        return Problem(record.image, "", str(error))
-    except OSError as error:
-        return Problem(record.image, "", f"corrupt image: {error}")
+        read_image(record)
+    except (ValueError, OSError) as error:
+        return unread(record.image, error)
     return None
+
+
+def unread(file: Path, error: Exception) -> Problem:
+    """The problem of an image file that could not be read, from an error that names it."""
+    return Problem(file, "", str(error).removeprefix(f"{file}: "))

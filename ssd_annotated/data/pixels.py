@@ -80,16 +80,36 @@ def read_orientation(block: bytes | None) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def decode(data: bytes, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:
-    """The 8-bit pixels of an image file in OpenCV's order, BGR, whatever the file holds.
+def read_image(file: str | Path, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:
+    """Decode an image file to 8-bit RGB, from grey, 16 bits, CMYK or with transparency alike.
 
-    They are turned as the EXIF orientation asks, unless `upright` is false.
+    It is turned as its EXIF orientation asks, unless `upright` is false.
 
     Raises
     ------
-    DataError
-        If the file ends early or is no image. (To decode from a name instead of from bytes would
-        not tell: of a JPEG that ends early, OpenCV then makes up the rest in grey.)
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file ends early, is not an image, is too large (see `read_header`) or cannot be read;
+        the message names it.
+    """
+    try:
+        data = Path(file).read_bytes()
+        read_header(Path(file))
+        return decode(data, upright)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file}: no such file") from None
+    except DataError as error:
+        raise ValueError(f"{file}: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{file}: corrupt image: {error}") from error
+
+
+def decode(data: bytes, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels of an image file's bytes, RGB; DataError if these end early or are no image.
+
+    From a name instead of bytes, OpenCV would not tell that a JPEG ends early: it makes up the rest
+    in grey.
     """
     check_parts(data)
     way_up = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
@@ -99,7 +119,7 @@ def decode(data: bytes, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:
         raise DataError(f"corrupt image: {error.err}") from error
     if image is None:
         raise DataError("corrupt image: OpenCV cannot decode it")
-    return image
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def check_parts(data: bytes) -> None:
