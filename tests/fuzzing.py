@@ -31,7 +31,7 @@ from squares import Squares, small
 from ssd_annotated.app.media import Video, read_image
 from ssd_annotated.app.writers import read_lines
 from ssd_annotated.checkpoint import load_model, save_model
-from ssd_annotated.data import annotation, lists, pixels, xml
+from ssd_annotated.data import annotation, items, pixels, xml
 from ssd_annotated.data.coco import COCOFolder
 from ssd_annotated.training.records import _length_before
 from ssd_annotated.training.run import _take_up, run
@@ -303,7 +303,7 @@ def coco_target(folder: Path) -> Target:
 
 def list_target(_: Path) -> Target:
     def read(file: Path) -> None:
-        names = lists.read_list(file.parent, file.stem, {"a", "b"}, (".jpg",))[1]
+        names = items.read_list(file.parent, file.stem, {"a", "b"}, (".jpg",))[1]
         if any({"", ".", ".."} & set(name.split("/")) for name in names):
             raise AssertionError(f"a name leads out of the folder: {names}")
 

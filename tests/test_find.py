@@ -19,8 +19,8 @@ from tool_files import (
 from voc_files import object_xml
 
 from ssd_annotated.data.find import find, in_share, split_data
+from ssd_annotated.data.items import read_list
 from ssd_annotated.data.kinds import understand
-from ssd_annotated.data.lists import read_list
 from ssd_annotated.data.opening import open_data
 
 EVERY = ["a", "b", "c"]
@@ -140,6 +140,14 @@ def test_folders_of_roboflow_are_sets(tmp_path, inner):
         shares[0].understood[0].endswith(f"the share 0.5 of train ({len(shares[0])} of 3 images)")
     )
     assert stems(open_data(f"{tmp_path}:valid:.99")) == ["d", "e"]
+
+
+def test_a_share_of_everything_is_one_of_all_sets(tmp_path):
+    for folder, names in {"train": "abcdef", "test": "ghijkl"}.items():
+        write_pairs(tmp_path / folder, tmp_path / folder, names)
+    shares = [open_data(f"{tmp_path}:all:{share}") for share in ("0.5", "-0.5")]
+    assert sorted(stems(shares[0]) + stems(shares[1])) == list("abcdefghijkl")
+    assert shares[0].understood[0].endswith(f"0.5 of all ({len(shares[0])} of 12 images)")
 
 
 def test_a_folder_that_is_one_set_can_be_divided(tmp_path):

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from ssd_annotated.app.containers import check_container
 from ssd_annotated.data.annotation import Problem, unread
-from ssd_annotated.data.pairs import SUFFIXES
+from ssd_annotated.data.items import SUFFIXES
 from ssd_annotated.data.pixels import read_image
 from ssd_annotated.support.checks import check_choice
 

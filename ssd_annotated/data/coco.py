@@ -15,7 +15,7 @@ from ssd_annotated.data.annotation import DataError, Problem
 from ssd_annotated.data.entries import Entry, order, read_categories, read_id, read_record
 from ssd_annotated.data.find import in_share
 from ssd_annotated.data.folder import AnnotatedFolder, check_class_names
-from ssd_annotated.data.pairs import IMAGE_FOLDERS
+from ssd_annotated.data.items import IMAGE_FOLDERS
 from ssd_annotated.support.checks import check_choice
 from ssd_annotated.support.extras import need
 

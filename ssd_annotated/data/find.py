@@ -10,23 +10,13 @@ whole folder.
 
 import re
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
 
-from ssd_annotated.data.kinds import (
-    OTHER,
-    SETS,
-    JSONPart,
-    Kind,
-    Part,
-    XMLPart,
-    count_of,
-    understand,
-)
-from ssd_annotated.data.pairs import SUFFIXES
+from ssd_annotated.data.items import SUFFIXES, Item
+from ssd_annotated.data.kinds import OTHER, SETS, COCOFile, Kind, count_of, understand
 
 #: Between root and set: a colon, unless it is the one after the letter of a Windows drive.
 COLON = re.compile(r":(?![\\/])|(?<!^[A-Za-z])(?<!:[A-Za-z]):")
@@ -35,13 +25,12 @@ EVERYTHING = "all"
 UNNAMED = {"default"}  # CVAT's name for the only set of a task
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a DATA argument names: in one line, how it was understood; its parts; what to say."""
+class Found(NamedTuple):
+    """What a DATA argument names: in one line, how it was understood; what to read; what to say."""
 
     how: str
-    parts: tuple[Part, ...]
-    notes: tuple[str, ...] = ()
+    items: list[Item] | list[COCOFile]
+    notes: list[str]
 
 
 def split_data(text: str) -> tuple[str, str | None]:
@@ -85,23 +74,17 @@ def find(root: str | Path, given: str | None = None, wanted: str = EVERYTHING) -
         folder, file = split_data(str(root))
         return find_json(Path(file or folder), Path(folder) if file else None, given)
     if given and SHARE.fullmatch(given):
-        folder, name = (str(root), None) if Path(root).exists() else split_data(str(root))
-        return take_share(understand(Path(folder)), name, given)
+        folder, name = (root, None) if Path(root).exists() else split_data(str(root))
+        return find_share(understand(Path(folder)), name, given)
     kind = understand(Path(root))
     names = choose_sets(kind, given, wanted)
-    read = [kind.read(name) for name in names or [None]]
-    parts = tuple(part for found, _ in read for part in found)
-    notes = tuple(note for _, said in read for note in said)
+    items, notes = read_sets(kind, names)
     if given is None and wanted not in (EVERYTHING, *names) and has_no_sets(kind):
-        notes = (f"{root}: no sets, so all of it is taken as {wanted!r}", *notes)
-    count = count_items(parts)
-    taken = (", ".join(names) or EVERYTHING) + (f" ({count_of(count)})" if count else "")
-    return Found(f"{root}: {kind.words}; taken: {taken}", parts, notes)
-
-
-def count_items(parts: Sequence[Part]) -> int:
-    """How many images the parts with XML have; those in COCO's format are not counted yet."""
-    return sum(len(part.items) for part in parts if isinstance(part, XMLPart))
+        notes = [f"{root}: no sets, so all of it is taken as {wanted!r}", *notes]
+    count = f" ({count_of(len(items))})" if isinstance(items[0], Item) else ""
+    return Found(
+        f"{root}: {kind.words}; taken: {', '.join(names) or EVERYTHING}{count}", items, notes
+    )
 
 
 def find_json(file: Path, images: Path | None, share: str | None) -> Found:
@@ -110,7 +93,7 @@ def find_json(file: Path, images: Path | None, share: str | None) -> Found:
         raise ValueError(f"{file}: {share!r} is no share of it, such as 0.9 or -0.1")
     share = None if share == EVERYTHING else share
     taken = f"the share {share}" if share else EVERYTHING
-    return Found(f"{file}: COCO's JSON; taken: {taken}", (JSONPart(file, images, share),))
+    return Found(f"{file}: COCO's JSON; taken: {taken}", [COCOFile(file, images, share)], [])
 
 
 # --- Sets -----------------------------------------------------------------------------------------
@@ -137,6 +120,14 @@ def all_sets(kind: Kind) -> list[str]:
     if not known and len(kind.sets) > 1:
         raise FileNotFoundError(no_such_set(kind, names[0]))
     return known or list(kind.sets)
+
+
+def read_sets(kind: Kind, names: list[str]) -> tuple[list[Item] | list[COCOFile], list[str]]:
+    """What several sets hold, or the whole of a folder without sets; and what to say of it."""
+    read = [kind.read(name) for name in names or [None]]
+    return [item for items, _ in read for item in items], [
+        note for _, said in read for note in said
+    ]
 
 
 def has_no_sets(kind: Kind) -> bool:
@@ -166,28 +157,19 @@ def no_such_set(kind: Kind, name: str) -> str:
 # --- Shares ---------------------------------------------------------------------------------------
 
 
-def take_share(kind: Kind, name: str | None, share: str) -> Found:
+def find_share(kind: Kind, name: str | None, share: str) -> Found:
     """A share of a set, or of a folder that nobody has divided."""
     if name is None and not is_whole(kind):
         there = f"has sets, {', '.join(kind.sets)}; {kind.root}:SET:{share} is a share of one"
         raise ValueError(f"{kind.root}: {there}")
-    chosen = choose_sets(kind, name, EVERYTHING)
-    parts, notes = kind.read(chosen[0] if chosen else None)
-    shared = tuple(share_of(part, share) for part in parts)
-    whole, count = count_items(parts), count_items(shared)
-    images = f" ({count} of {count_of(whole)})" if whole else ""
-    if whole and not count:
-        raise ValueError(f"{kind.root}: the share {share} is empty: none of {count_of(whole)}")
-    of = f" of {name}" if name else ""
-    how = f"{kind.root}: {kind.words}; taken: the share {share}{of}{images}"
-    return Found(how, shared, tuple(notes))
-
-
-def share_of(part: Part, share: str) -> Part:
-    """The part of a part; COCO's file has to be read for it."""
-    if isinstance(part, JSONPart):
-        return replace(part, share=share)
-    return replace(part, items=tuple(item for item in part.items if in_share(item.name, share)))
+    items, notes = read_sets(kind, choose_sets(kind, name, EVERYTHING))
+    how = f"{kind.root}: {kind.words}; taken: the share {share}{f' of {name}' if name else ''}"
+    if isinstance(items[0], COCOFile):  # which has to be read for that
+        return Found(how, [file._replace(share=share) for file in items], notes)
+    whole, taken = count_of(len(items)), [item for item in items if in_share(item.name, share)]
+    if not taken:
+        raise ValueError(f"{kind.root}: the share {share} is empty: none of {whole}")
+    return Found(f"{how} ({len(taken)} of {whole})", taken, notes)
 
 
 def in_share(name: str, share: str) -> bool:

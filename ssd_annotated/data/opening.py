@@ -1,28 +1,16 @@
 """Any folder of annotated images as a data set: what DATA on the command line stands for."""
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Literal
 
 from ssd_annotated.data.coco import COCOFolder
 from ssd_annotated.data.find import EVERYTHING, find, split_data
 from ssd_annotated.data.folder import AnnotatedFolder, check_class_names
-from ssd_annotated.data.kinds import XMLPart, count_of
+from ssd_annotated.data.items import Item
+from ssd_annotated.data.kinds import count_of
 from ssd_annotated.data.voc import VOCFolder
-
-
-class JoinedFolder(AnnotatedFolder):
-    """Several folders as one, in their order; the class names are those of the first, then more."""
-
-    def __init__(
-        self, folders: Sequence[AnnotatedFolder], class_names: tuple[str, ...] | None = None
-    ) -> None:
-        super().__init__(folders[0].on_bad)
-        for folder in folders:
-            self.records += folder.records
-            self.problems += folder.problems
-        found = dict.fromkeys(name for folder in folders for name in folder.class_names)
-        self.class_names = class_names or tuple(found)
 
 
 def open_data(
@@ -33,6 +21,9 @@ def open_data(
     crowds: Literal["ignore", "keep"] = "ignore",
 ) -> AnnotatedFolder:
     """Open folders of annotated images, whatever tool wrote them, as one data set.
+
+    Folders with XML come first. Class names that are not given are those of the first folder, then
+    more.
 
     Parameters
     ----------
@@ -56,26 +47,17 @@ def open_data(
         raise ValueError("give at least one folder")
     names = None if class_names is None else check_class_names(class_names)
     found = [find(*as_pair(one), wanted) for one in data]
-    texts = [one for one in found if isinstance(one.parts[0], XMLPart)]
+    texts = [one for one in found if isinstance(one.items[0], Item)]
     folders: list[AnnotatedFolder] = [VOCFolder(texts, names, on_bad)] if texts else []
     understood = [one.how for one in found]
     for index, one in enumerate(found):
         if one not in texts:
-            parts = [
-                COCOFolder(part.images, part.file, names, on_bad, crowds, part.share)
-                for part in one.parts
+            files = [
+                COCOFolder(f.images, f.file, names, on_bad, crowds, f.share) for f in one.items
             ]
-            folders += parts
-            understood[index] += count_images(parts)
-    joined = folders[0] if len(folders) == 1 else JoinedFolder(folders, names)
-    joined.tell(understood, [note for one in found for note in one.notes])
-    return joined
-
-
-def count_images(folders: Sequence[COCOFolder]) -> str:
-    """How many images there are, and where they were found."""
-    count = count_of(sum(len(folder) for folder in folders))
-    return f" ({count} in {', '.join(str(folder.folder) for folder in folders)})"
+            folders += files
+            understood[index] += images_in(files)
+    return join(folders, names, understood, [note for one in found for note in one.notes])
 
 
 def as_pair(data: str | Path | tuple[str | Path, str | None]) -> tuple[str | Path, str | None]:
@@ -83,3 +65,25 @@ def as_pair(data: str | Path | tuple[str | Path, str | None]) -> tuple[str | Pat
     if isinstance(data, str):
         return split_data(data)
     return (data, None) if isinstance(data, Path) else tuple(data)
+
+
+def images_in(folders: Sequence[COCOFolder]) -> str:
+    """How many images there are, and where they were found."""
+    count = count_of(sum(len(folder) for folder in folders))
+    return f" ({count} in {', '.join(str(folder.folder) for folder in folders)})"
+
+
+def join(
+    folders: Sequence[AnnotatedFolder],
+    class_names: tuple[str, ...] | None,
+    understood: list[str],
+    notes: list[str],
+) -> AnnotatedFolder:
+    """Several folders as one."""
+    joined = copy(folders[0])
+    joined.records = [record for folder in folders for record in folder.records]
+    joined.problems = [problem for folder in folders for problem in folder.problems]
+    found = dict.fromkeys(name for folder in folders for name in folder.class_names)
+    joined.class_names = class_names or tuple(found)
+    joined.tell(understood, notes)
+    return joined

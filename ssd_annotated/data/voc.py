@@ -16,8 +16,7 @@ from typing import Literal
 from ssd_annotated.data.annotation import Problem
 from ssd_annotated.data.find import Found, find
 from ssd_annotated.data.folder import AnnotatedFolder, check_class_names
-from ssd_annotated.data.kinds import XMLPart
-from ssd_annotated.data.pairs import Item
+from ssd_annotated.data.items import Item
 from ssd_annotated.data.xml import read_record
 
 #: What of PASCAL VOC anyone can download with its annotations.
@@ -90,14 +89,13 @@ class VOCFolder(AnnotatedFolder):
     def _once(self, found: Sequence[Found]) -> Iterable[Item]:
         """Every annotation once."""
         seen: set[tuple[str, str]] = set()
-        for part in xml_parts(found):
-            for item in part.items:
-                key = os.path.realpath(item.annotation.parent), item.annotation.name
-                if key in seen:
-                    self._leave_out(Problem(part.listing, "", f"listed twice: {item.name}"))
-                    continue
-                seen.add(key)
-                yield item
+        for item in xml_items(found):
+            key = os.path.realpath(item.annotation.parent), item.annotation.name
+            if key in seen:
+                self._leave_out(Problem(item.listing, "", f"listed twice: {item.name}"))
+                continue
+            seen.add(key)
+            yield item
 
 
 def find_sets(sets: Sequence[tuple[str | Path, str] | Found]) -> list[Found]:
@@ -109,13 +107,12 @@ def find_sets(sets: Sequence[tuple[str | Path, str] | Found]) -> list[Found]:
     return [one if isinstance(one, Found) else find(*one) for one in asked]
 
 
-def xml_parts(found: Sequence[Found]) -> list[XMLPart]:
-    """The parts that were found; a ValueError if one has no XML."""
-    parts = [(one.how, part) for one in found for part in one.parts]
-    for how, part in parts:
-        if not isinstance(part, XMLPart):
-            raise ValueError(f"{how}: no XML; read it with COCOFolder")
-    return [part for _, part in parts]
+def xml_items(found: Sequence[Found]) -> list[Item]:
+    """The images that were found; a ValueError if there are files in COCO's format instead."""
+    for one in found:
+        if not isinstance(one.items[0], Item):
+            raise ValueError(f"{one.how}: no XML; read it with COCOFolder")
+    return [item for one in found for item in one.items]
 
 
 # --- PASCAL VOC itself ----------------------------------------------------------------------------
