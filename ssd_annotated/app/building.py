@@ -73,7 +73,7 @@ def hold_back(dataset: object, fraction: float) -> tuple[object, object]:
     rest, held = copy(dataset), copy(dataset)
     rest.records, held.records = parts
     held.problems = []  # these and the notes on the folder are reported once
-    held.tell([], [])
+    held.understood, held.said = [], []
     return rest, held
 
 

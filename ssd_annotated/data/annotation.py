@@ -4,9 +4,10 @@ Nothing is guessed. What cannot be used raises :class:`~ssd_annotated.data.pixel
 code that reads many files catches it and says where.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -16,6 +17,7 @@ from ssd_annotated.data.pixels import DataError, read_header
 
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 ROUNDING = 0.1  # pixels that a box may stick out because somebody rounded its numbers
+T = TypeVar("T")
 
 
 class Problem(NamedTuple):
@@ -27,9 +29,16 @@ class Problem(NamedTuple):
     file: Path
     object: str
     what: str
+    error = ValueError  # which it is, unless it is left out
 
     def __str__(self) -> str:
         return f"{self.file}{self.object and ', '}{self.object}: {self.what}"
+
+
+class Missing(Problem):
+    """A file that is not there."""
+
+    error = FileNotFoundError
 
 
 class Thing(NamedTuple):
@@ -47,21 +56,29 @@ class Thing(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Record:
-    """One image as its annotation describes it, boxes as ``xyxy`` fractions; no pixels yet.
+class Frame:
+    """The image that boxes refer to: its size (width, height), and which way up it is.
 
     `upright` says whether the image is turned as its EXIF orientation asks, `undecided` that the
     annotation's size could not tell (see :class:`~ssd_annotated.data.voc.VOCFolder`), `measured`
-    that the annotation says no size and the image's own was taken. `cut` holds by how many pixels
-    each of the boxes stuck out that were cut at the border.
+    that the annotation says no size and the image's own was taken.
+    """
+
+    size: tuple[int, int]
+    upright: bool
+    undecided: bool
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Record(Frame):
+    """One image as its annotation describes it, boxes as ``xyxy`` fractions; no pixels yet.
+
+    `cut` holds by how many pixels each of the boxes stuck out that were cut at the border.
     """
 
     annotation: Path
     image: Path
-    size: tuple[int, int]  # width, height
-    upright: bool
-    undecided: bool
-    measured: bool
     boxes: Float32[np.ndarray, "G 4"]
     names: tuple[str, ...]
     difficult: Bool[np.ndarray, "G"]
@@ -70,33 +87,62 @@ class Record:
     cut: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Frame:
-    """The image that boxes refer to: its size, and which way up it is; see :class:`Record`."""
-
-    size: tuple[int, int]
-    upright: bool
-    undecided: bool
-    measured: bool
-
-
 def make_record(annotation: Path, image: Path, frame: Frame, objects: list[Thing]) -> Record:
     """The record of an image and of its objects."""
-    boxes = np.array([thing.box for thing in objects], dtype=np.float32).reshape(-1, 4)
-    names = tuple(thing.name for thing in objects)
     flags = [(thing.difficult, thing.truncated, thing.crowd) for thing in objects]
     return Record(
-        annotation,
-        image,
-        frame.size,
-        frame.upright,
-        frame.undecided,
-        frame.measured,
-        boxes,
-        names,
+        *(frame.size, frame.upright, frame.undecided, frame.measured),
+        *(annotation, image),
+        np.array([thing.box for thing in objects], dtype=np.float32).reshape(-1, 4),
+        tuple(thing.name for thing in objects),
         *np.array(flags, dtype=bool).reshape(-1, 3).T,
         tuple(thing.excess for thing in objects if thing.excess > ROUNDING),
     )
+
+
+# --- Reading one ----------------------------------------------------------------------------------
+
+
+def outcomes(
+    file: Path,
+    image: str,
+    read: Callable[..., tuple[Record, list[Problem]]],
+    *arguments: object,
+) -> Iterator[Record | Problem]:
+    """What reading an image comes to: problems of its objects and its record, or its own problem.
+
+    `image` says which of the file's images it is; empty if the file is about one image only.
+    """
+    try:
+        record, problems = read(*arguments)
+    except FileNotFoundError as error:
+        yield Missing(file, image, str(error))
+    except DataError as error:
+        yield Problem(file, image, str(error))
+    else:
+        yield from (*problems, record)
+
+
+def read_objects(
+    annotation: Path,
+    image: Path,
+    size: tuple[int, int] | None,
+    objects: Iterable[tuple[str, T]],
+    read: Callable[[T, tuple[int, int]], Thing],
+) -> tuple[Record, list[Problem]]:
+    """The record of an image whose annotation says this size, and the problems of its objects.
+
+    `read` makes a `Thing` of an object and of the image's size. The objects have names for the
+    messages.
+    """
+    frame = frame_of(image, size)
+    things, problems = [], []
+    for name, thing in objects:
+        try:
+            things.append(read(thing, frame.size))
+        except DataError as error:
+            problems.append(Problem(annotation, name, str(error)))
+    return make_record(annotation, image, frame, things), problems
 
 
 # --- One object -----------------------------------------------------------------------------------
@@ -145,6 +191,15 @@ def fit_box(
 
 
 # --- One image ------------------------------------------------------------------------------------
+
+
+def check_size(width: float, height: float) -> tuple[int, int] | None:
+    """A size as an annotation says it, in whole pixels; None if it says 0, which is none."""
+    if width == 0 or height == 0:
+        return None
+    if width < 1 or height < 1 or width % 1 or height % 1:
+        raise DataError(f"impossible size: {width:g} × {height:g}")
+    return int(width), int(height)
 
 
 def frame_of(image: Path, size: tuple[int, int] | None) -> Frame:

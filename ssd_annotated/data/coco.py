@@ -7,12 +7,14 @@ extra ``coco``, tells which annotation belongs to which image.
 import contextlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path, PureWindowsPath
 from typing import Literal
 
-from ssd_annotated.data.annotation import DataError, Problem
-from ssd_annotated.data.entries import Entry, order, read_categories, read_id, read_record
+from ssd_annotated.data.annotation import DataError, Problem, Record, outcomes
+from ssd_annotated.data.entries import Entry, Key, order, read_categories, read_id, read_record
 from ssd_annotated.data.find import in_share
 from ssd_annotated.data.folder import AnnotatedFolder, check_class_names
 from ssd_annotated.data.items import IMAGE_FOLDERS
@@ -40,7 +42,7 @@ class COCOFolder(AnnotatedFolder):
         their ids: gaps between the ids close, so that COCO's 80 categories, numbered up to 90,
         become the labels 1 … 80.
     on_bad
-        ``"raise"`` or ``"skip"``, as for :class:`~ssd_annotated.data.voc.VOCFolder`.
+        ``"raise"`` or ``"skip"``, as for every :class:`~ssd_annotated.data.folder.AnnotatedFolder`.
     crowds
         ``"ignore"``, as COCO does: what it calls a crowd, many objects in one box, is ``crowd`` and
         ``difficult``, so :class:`~ssd_annotated.data.augment.Augmented` leaves it out of training
@@ -80,75 +82,35 @@ class COCOFolder(AnnotatedFolder):
         crowds: Literal["ignore", "keep"] = "ignore",
         share: str | None = None,
     ) -> None:
-        super().__init__(on_bad)
         check_choice("crowds", crowds, ("ignore", "keep"))
-        self._file = Path(annotations)
+        file = Path(annotations)
         if images is not None and not Path(images).is_dir():
             raise FileNotFoundError(f"{images}: no such folder")
-        content = read_json(self._file)
-        self.folder = find_images(self._file, content["images"]) if images is None else Path(images)
-        index = self._index(content)
-        categories = self._categories(content["categories"], index)
+        content = read_json(file)
+        self.folder = find_images(file, content["images"]) if images is None else Path(images)
+        index, problems = index_of(file, content)
+        categories = categories_of(file, content, index)
         own = ("background", *(n for n in categories.values() if n != "background"))
         expected = check_class_names(own if class_names is None else class_names)
-        for info, things in self._listed(index, share):
-            where = f"image {info['id']}"
-            names = categories, expected, crowds == "keep"
-            self._add(self._file, where, read_record, self._file, self.folder, info, things, *names)
-        self._finish(expected)
+        options = {"categories": categories, "expected": expected, "keep_crowds": crowds == "keep"}
+        read = partial(read_record, file, self.folder, **options)
+        super().__init__(chain(problems, read_images(file, index, share, read)), expected, on_bad)
 
-    def _categories(self, entries: list, index: object) -> dict[int | str, str]:
-        """The names of the categories by their ids."""
-        try:
-            return read_categories(entries, {t["category_id"] for t in index.anns.values()})
-        except DataError as error:
-            raise ValueError(f"{self._file}: categories: {error}") from None
 
-    def _listed(self, index: object, share: str | None) -> Iterator[tuple[Entry, list[Entry]]]:
-        """Every image of a share once, with its annotations."""
-        seen = set()
-        for image_id, info in sorted(index.imgs.items(), key=lambda pair: order(pair[0])):
-            name = str(info.get("file_name", image_id))
-            if share is not None and not in_share(name, share):
-                continue
-            if name in seen:
-                self._leave_out(Problem(self._file, f"image {image_id}", f"listed twice: {name}"))
-                continue
-            seen.add(name)
-            yield info, index.imgToAnns[image_id]
-
-    def _index(self, content: dict[str, list]) -> object:
-        """pycocotools' index of the file, without what it cannot take."""
-        images = self._whole("image", content["images"], ["id"])
-        things = self._whole(
-            "annotation", content["annotations"], ["id", "image_id", "category_id"]
-        )
-        index = make_index({"images": images, "annotations": things})
-        for thing in things:
-            if thing["image_id"] not in index.imgs:
-                what = f"unknown image: image_id is {thing['image_id']}"
-                self._leave_out(Problem(self._file, f"annotation {thing['id']}", what))
-        return index
-
-    def _whole(self, kind: str, entries: list, keys: list[str]) -> list[Entry]:
-        """The entries that can be indexed: they have ids under all keys, and one of their own.
-
-        pycocotools would stop at the first that has not, and mix up those with the same id.
-        """
-        whole, seen = [], set()
-        for number, entry in enumerate(entries, start=1):
-            try:
-                ids = {key: read_id(entry, key) for key in keys}
-                if ids["id"] in seen:
-                    raise DataError("listed twice")
-            except DataError as error:
-                known = isinstance(entry, dict) and "id" in entry
-                where = f"{kind} {entry['id']}" if known else f"{kind} number {number} of the list"
-                self._leave_out(Problem(self._file, where, str(error)))
-                continue
-            seen.add(ids["id"])
-            whole.append(entry | ids)
-        return whole
+def read_images(
+    file: Path, index: object, share: str | None, read: Callable
+) -> Iterator[Record | Problem]:
+    """Read every image of a share once, with its annotations."""
+    seen = set()
+    for image_id, info in sorted(index.imgs.items(), key=lambda pair: order(pair[0])):
+        name, where = str(info.get("file_name", image_id)), f"image {image_id}"
+        if share is not None and not in_share(name, share):
+            continue
+        if name in seen:
+            yield Problem(file, where, f"listed twice: {name}")
+            continue
+        seen.add(name)
+        yield from outcomes(file, where, read, info, index.imgToAnns[image_id])
 
 
 # --- The file -------------------------------------------------------------------------------------
@@ -193,11 +155,49 @@ def inside(base: Path, file: Path) -> Iterator[Path]:
             yield from inside(folder, file)
 
 
-def make_index(content: dict[str, list]) -> object:
-    """pycocotools' index of the file, silently: the library reports to the screen."""
+def categories_of(file: Path, content: dict[str, list], index: object) -> dict[Key, str]:
+    """The names of a file's categories by their ids."""
+    try:
+        used = {thing["category_id"] for thing in index.anns.values()}
+        return read_categories(content["categories"], used)
+    except DataError as error:
+        raise ValueError(f"{file}: categories: {error}") from None
+
+
+def index_of(file: Path, content: dict[str, list]) -> tuple[object, list[Problem]]:
+    """pycocotools' index of a file, silently, for it reports to the screen; and what it lacks."""
     library = need("pycocotools.coco", "coco", "COCO's format")
+    images, problems = whole_entries(file, "image", content["images"], ["id"])
+    keys = ["id", "image_id", "category_id"]
+    things, more = whole_entries(file, "annotation", content["annotations"], keys)
     with contextlib.redirect_stdout(io.StringIO()):
         index = library.COCO()
-        index.dataset = content
+        index.dataset = {"images": images, "annotations": things}
         index.createIndex()
-    return index
+    lost = [
+        Problem(file, f"annotation {t['id']}", f"unknown image: image_id is {t['image_id']}")
+        for t in things
+        if t["image_id"] not in index.imgs
+    ]
+    return index, problems + more + lost
+
+
+def whole_entries(
+    file: Path, kind: str, entries: list, keys: list[str]
+) -> tuple[list[Entry], list[Problem]]:
+    """The entries that have ids under all keys, and one of their own; and the problem of others.
+
+    pycocotools would stop at the first without, and mix up those with the same id.
+    """
+    whole, problems = {}, []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            ids = {key: read_id(entry, key) for key in keys}
+            if ids["id"] in whole:
+                raise DataError("listed twice")
+            whole[ids["id"]] = entry | ids
+        except DataError as error:
+            known = isinstance(entry, dict) and "id" in entry
+            where = f"{kind} {entry['id']}" if known else f"{kind} number {number} of the list"
+            problems.append(Problem(file, where, str(error)))
+    return list(whole.values()), problems

@@ -7,6 +7,7 @@ absent, a box only the outline of its polygon, a path that of another machine.
 import math
 import os
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path, PureWindowsPath
 
 from ssd_annotated.data.annotation import (
@@ -15,9 +16,9 @@ from ssd_annotated.data.annotation import (
     Record,
     Thing,
     check_class,
+    check_size,
     fit_box,
-    frame_of,
-    make_record,
+    read_objects,
 )
 
 Entry = dict[str, object]
@@ -42,15 +43,12 @@ def read_record(
         If the image as a whole cannot be used.
     """
     image = find_image(folder, read_text(info, "file_name"))
-    frame = frame_of(image, read_size(info))
-    objects, problems = [], []
-    for thing in things:
-        name = categories.get(thing["category_id"], "of no category")
-        try:
-            objects.append(read_object(thing, frame.size, categories, expected, keep_crowds))
-        except DataError as error:
-            problems.append(Problem(file, f"annotation {thing['id']} ({name})", str(error)))
-    return make_record(file, image, frame, objects), problems
+    objects = [
+        (f"annotation {t['id']} ({categories.get(t['category_id'], 'of no category')})", t)
+        for t in things
+    ]
+    read = partial(read_object, categories=categories, expected=expected, keep_crowds=keep_crowds)
+    return read_objects(file, image, read_size(info), objects, read)
 
 
 def find_image(folder: Path, name: str) -> Path:
@@ -70,10 +68,7 @@ def read_size(info: Entry) -> tuple[int, int] | None:
     """Width and height in pixels; None if they are absent, null or 0."""
     if not (info.get("width") and info.get("height")):
         return None
-    width, height = (read_number(info[key], key) for key in ("width", "height"))
-    if width < 1 or height < 1 or width % 1 or height % 1:
-        raise DataError(f"impossible size: {width:g} × {height:g}")
-    return int(width), int(height)
+    return check_size(*(read_number(info[key], key) for key in ("width", "height")))
 
 
 # --- One object -----------------------------------------------------------------------------------

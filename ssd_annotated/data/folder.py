@@ -7,9 +7,8 @@ reported: never silent.
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,13 +17,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssd_annotated.data.annotation import (
-    DataError,
-    Problem,
-    Record,
-    decoding_problem,
-    read_image,
-)
+from ssd_annotated.data.annotation import Problem, Record, decoding_problem, read_image
 from ssd_annotated.support.checks import check_choice
 
 
@@ -34,59 +27,55 @@ class AnnotatedFolder(Dataset):
     An item is the image, uint8 RGB (height, width, 3) of its own size, and its target: ``boxes``
     (G, 4) ``xyxy`` fractions, ``labels`` (G,) 1 … C − 1, ``difficult``, ``truncated`` and ``crowd``
     (G,). A crowd, many objects in one box, is difficult as well; only COCO's format knows crowds.
-    `understood` says in a line for each folder how it was read. A class that derives from this one
-    calls `tell`, then `_add` for every image, and `_finish` in the end.
+
+    Parameters
+    ----------
+    read
+        What reading the images came to: records to keep, and problems to raise or to leave out.
+    class_names
+        Class names, ``"background"`` first; None: those that occur, in alphabetical order.
+    on_bad
+        ``"raise"``: the first bad thing is an error. ``"skip"``: a bad object is left out, or a bad
+        image with all its objects; `problems` lists them and `report` says how many. Then every
+        image is decoded once, now, so that no run meets a corrupt one later; with ``"raise"`` that
+        is left to `verify`. An image whose last object is left out stays, as one without objects.
+    understood, said
+        A line for each folder that says how it was read, and what else is worth saying.
     """
 
     class_names: tuple[str, ...]
 
-    def __init__(self, on_bad: Literal["raise", "skip"]) -> None:
+    def __init__(
+        self,
+        read: Iterable[Record | Problem],
+        class_names: tuple[str, ...] | None,
+        on_bad: Literal["raise", "skip"],
+        understood: Sequence[str] = (),
+        said: Sequence[str] = (),
+    ) -> None:
         check_choice("on_bad", on_bad, ("raise", "skip"))
         self.on_bad = on_bad
-        self.understood: list[str] = []
+        self.understood, self.said = list(understood), list(said)
         self.problems: list[Problem] = []
         self.records: list[Record] = []
-        self._said: list[str] = []
-
-    def tell(self, understood: Sequence[str], notes: Sequence[str]) -> None:
-        """Remember how the folders were understood, and what else is worth saying about them."""
-        self.understood, self._said = list(understood), list(notes)
-
-    def _add(
-        self,
-        file: Path,
-        image: str,
-        read: Callable[..., tuple[Record, list[Problem]]],
-        *arguments: object,
-    ) -> None:
-        """Add the record that `read` makes of the arguments, or say what is wrong with the image.
-
-        `image` says which of the file's images it is; empty if the file is about one image only.
-        """
-        try:
-            record, problems = read(*arguments)
-        except (DataError, FileNotFoundError) as error:
-            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-            self._leave_out(Problem(file, image, str(error)), kind)
-            return
-        for problem in problems:
-            self._leave_out(problem)
-        self.records.append(record)
-
-    def _leave_out(self, problem: Problem, error: type[Exception] = ValueError) -> None:
-        if self.on_bad == "raise":
-            raise error(str(problem)) from None
-        self.problems.append(problem)
-
-    def _finish(self, class_names: tuple[str, ...] | None) -> None:
-        """Look at every image if bad ones may be left out; see what is left; name the classes."""
-        if self.on_bad == "skip":
+        for one in read:
+            if isinstance(one, Record):
+                self.records.append(one)
+            else:
+                self._leave_out(one)
+        if on_bad == "skip":
             self.verify()
         if not self.records:
             raise ValueError(f"no image is left:\n{self.report()}")
-        if not class_names and not any(record.names for record in self.records):
+        found = {name for record in self.records for name in record.names}
+        if not class_names and not found:
             raise ValueError(f"no image has an object: give class_names\n{self.report()}")
-        self.class_names = class_names or discover(self.records)
+        self.class_names = class_names or ("background", *sorted(found))
+
+    def _leave_out(self, problem: Problem) -> None:
+        if self.on_bad == "raise":
+            raise problem.error(str(problem))
+        self.problems.append(problem)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -116,7 +105,7 @@ class AnnotatedFolder(Dataset):
     @property
     def notes(self) -> list[str]:
         """What is not wrong but worth knowing, a line each; empty if there is nothing to say."""
-        return [*self._said, *count_notes(self.records)]
+        return [*self.said, *count_notes(self.records)]
 
     def verify(self) -> None:
         """Decode every image once; a corrupt one is an error, or left out with ``"skip"``.
@@ -172,8 +161,3 @@ def check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
             f"class_names must be 'background' and then different names, not {class_names!r}"
         )
     return names
-
-
-def discover(records: list[Record]) -> tuple[str, ...]:
-    """``"background"`` and the names that occur, in alphabetical order."""
-    return ("background", *sorted({name for record in records for name in record.names}))

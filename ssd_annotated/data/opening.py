@@ -49,15 +49,19 @@ def open_data(
     found = [find(*as_pair(one), wanted) for one in data]
     texts = [one for one in found if isinstance(one.items[0], Item)]
     folders: list[AnnotatedFolder] = [VOCFolder(texts, names, on_bad)] if texts else []
-    understood = [one.how for one in found]
-    for index, one in enumerate(found):
-        if one not in texts:
-            files = [
-                COCOFolder(f.images, f.file, names, on_bad, crowds, f.share) for f in one.items
-            ]
-            folders += files
-            understood[index] += images_in(files)
-    return join(folders, names, understood, [note for one in found for note in one.notes])
+    understood = []
+    for one in found:
+        files = [f for f in one.items if not isinstance(f, Item)]
+        new = [COCOFolder(f.images, f.file, names, on_bad, crowds, f.share) for f in files]
+        understood.append(one.how + images_in(new))
+        folders += new
+    joined = copy(folders[0])
+    joined.records = [record for folder in folders for record in folder.records]
+    joined.problems = [problem for folder in folders for problem in folder.problems]
+    known = dict.fromkeys(name for folder in folders for name in folder.class_names)
+    joined.class_names = names or tuple(known)
+    joined.understood, joined.said = understood, [note for one in found for note in one.notes]
+    return joined
 
 
 def as_pair(data: str | Path | tuple[str | Path, str | None]) -> tuple[str | Path, str | None]:
@@ -68,22 +72,6 @@ def as_pair(data: str | Path | tuple[str | Path, str | None]) -> tuple[str | Pat
 
 
 def images_in(folders: Sequence[COCOFolder]) -> str:
-    """How many images there are, and where they were found."""
+    """How many images there are in COCO's format, and where they were found; empty for none."""
     count = count_of(sum(len(folder) for folder in folders))
-    return f" ({count} in {', '.join(str(folder.folder) for folder in folders)})"
-
-
-def join(
-    folders: Sequence[AnnotatedFolder],
-    class_names: tuple[str, ...] | None,
-    understood: list[str],
-    notes: list[str],
-) -> AnnotatedFolder:
-    """Several folders as one."""
-    joined = copy(folders[0])
-    joined.records = [record for folder in folders for record in folder.records]
-    joined.problems = [problem for folder in folders for problem in folder.problems]
-    found = dict.fromkeys(name for folder in folders for name in folder.class_names)
-    joined.class_names = class_names or tuple(found)
-    joined.tell(understood, notes)
-    return joined
+    return f" ({count} in {', '.join(str(folder.folder) for folder in folders)})" * bool(folders)

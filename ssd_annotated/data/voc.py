@@ -7,13 +7,13 @@ In VOC's layout a root holds ``ImageSets/Main/<set>.txt`` (one name a line),
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from tarfile import TarError
 from typing import Literal
 
-from ssd_annotated.data.annotation import Problem
+from ssd_annotated.data.annotation import Problem, Record, outcomes
 from ssd_annotated.data.find import Found, find
 from ssd_annotated.data.folder import AnnotatedFolder, check_class_names
 from ssd_annotated.data.items import Item
@@ -39,10 +39,7 @@ class VOCFolder(AnnotatedFolder):
         Class names, ``"background"`` first. By default those found, in alphabetical order: give a
         test set the names of its training set, ``train.class_names``.
     on_bad
-        ``"raise"``: the first bad thing is an error. ``"skip"``: a bad object is left out, or a bad
-        image with all its objects; `problems` lists them and `report` says how many. Then every
-        image is decoded once, now, so that no run meets a corrupt one later; with ``"raise"`` that
-        is left to `verify`. An image whose last object is left out stays, as one without objects.
+        ``"raise"`` or ``"skip"``, as for every :class:`~ssd_annotated.data.folder.AnnotatedFolder`.
 
     Raises
     ------
@@ -76,26 +73,11 @@ class VOCFolder(AnnotatedFolder):
         class_names: Sequence[str] | None = None,
         on_bad: Literal["raise", "skip"] = "raise",
     ) -> None:
-        super().__init__(on_bad)
         expected = None if class_names is None else check_class_names(class_names)
         # All sets are looked for before the first annotation is read: that may take a while.
         found = find_sets(sets)
-        self.tell([one.how for one in found], [note for one in found for note in one.notes])
-        for item in self._once(found):
-            arguments = item.annotation, item.images, item.place, expected
-            self._add(item.annotation, "", read_record, *arguments)
-        self._finish(expected)
-
-    def _once(self, found: Sequence[Found]) -> Iterable[Item]:
-        """Every annotation once."""
-        seen: set[tuple[str, str]] = set()
-        for item in xml_items(found):
-            key = os.path.realpath(item.annotation.parent), item.annotation.name
-            if key in seen:
-                self._leave_out(Problem(item.listing, "", f"listed twice: {item.name}"))
-                continue
-            seen.add(key)
-            yield item
+        said = [note for one in found for note in one.notes]
+        super().__init__(read_sets(found, expected), expected, on_bad, [f.how for f in found], said)
 
 
 def find_sets(sets: Sequence[tuple[str | Path, str] | Found]) -> list[Found]:
@@ -107,12 +89,22 @@ def find_sets(sets: Sequence[tuple[str | Path, str] | Found]) -> list[Found]:
     return [one if isinstance(one, Found) else find(*one) for one in asked]
 
 
-def xml_items(found: Sequence[Found]) -> list[Item]:
-    """The images that were found; a ValueError if there are files in COCO's format instead."""
+def read_sets(
+    found: Sequence[Found], expected: tuple[str, ...] | None
+) -> Iterator[Record | Problem]:
+    """Read every annotation once; a ValueError if what was found is in COCO's format."""
+    seen = set()
     for one in found:
-        if not isinstance(one.items[0], Item):
-            raise ValueError(f"{one.how}: no XML; read it with COCOFolder")
-    return [item for one in found for item in one.items]
+        for item in one.items:
+            if not isinstance(item, Item):
+                raise ValueError(f"{one.how}: no XML; read it with COCOFolder")
+            key = os.path.realpath(item.annotation.parent), item.annotation.name
+            if key in seen:
+                yield Problem(item.listing, "", f"listed twice: {item.name}")
+                continue
+            seen.add(key)
+            arguments = item.annotation, item.images, item.place, expected
+            yield from outcomes(item.annotation, "", read_record, *arguments)
 
 
 # --- PASCAL VOC itself ----------------------------------------------------------------------------

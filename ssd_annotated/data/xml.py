@@ -8,6 +8,7 @@ import codecs
 import math
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
@@ -19,9 +20,9 @@ from ssd_annotated.data.annotation import (
     Record,
     Thing,
     check_class,
+    check_size,
     fit_box,
-    frame_of,
-    make_record,
+    read_objects,
 )
 
 # "Unspecified" is what early versions of makesense.ai write.
@@ -56,16 +57,12 @@ def read_record(
     """
     root = read_xml(annotation)
     size = read_size(root)
-    image = one_image(images, place)
-    frame = frame_of(image, size)
-    objects, problems = [], []
-    for number, thing in enumerate(root.findall("object"), start=1):
-        try:
-            objects.append(read_object(thing, frame.size, expected))
-        except DataError as error:
-            name = (thing.findtext("name") or "").strip() or "without a name"
-            problems.append(Problem(annotation, f"object {number} ({name})", str(error)))
-    return make_record(annotation, image, frame, objects), problems
+    objects = [
+        (f"object {number} ({(thing.findtext('name') or '').strip() or 'without a name'})", thing)
+        for number, thing in enumerate(root.findall("object"), start=1)
+    ]
+    read = partial(read_object, expected=expected)
+    return read_objects(annotation, one_image(images, place), size, objects, read)
 
 
 def one_image(images: Sequence[Path], place: Path) -> Path:
@@ -160,12 +157,7 @@ def read_size(root: Element) -> tuple[int, int] | None:
     texts = [(root.findtext(f"size/{side}") or "").strip() for side in ("width", "height")]
     if not all(texts):
         return None
-    width, height = (read_number(root, f"size/{side}") for side in ("width", "height"))
-    if width == 0 or height == 0:
-        return None
-    if not (width >= 1 and height >= 1 and width.is_integer() and height.is_integer()):
-        raise DataError(f"impossible size: {width:g} × {height:g}")
-    return int(width), int(height)
+    return check_size(*(read_number(root, f"size/{side}") for side in ("width", "height")))
 
 
 def read_text(element: Element, path: str) -> str:
