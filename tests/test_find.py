@@ -19,9 +19,9 @@ from tool_files import (
 from voc_files import object_xml
 
 from ssd_annotated.data.find import find, in_share, split_data
+from ssd_annotated.data.folder import open_data
 from ssd_annotated.data.items import read_list
 from ssd_annotated.data.kinds import understand
-from ssd_annotated.data.opening import open_data
 
 EVERY = ["a", "b", "c"]
 

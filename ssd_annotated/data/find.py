@@ -10,27 +10,22 @@ whole folder.
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from fractions import Fraction
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path, PureWindowsPath
-from typing import NamedTuple
 
-from ssd_annotated.data.items import SUFFIXES, Item
-from ssd_annotated.data.kinds import OTHER, SETS, COCOFile, Kind, count_of, understand
+from ssd_annotated.data.annotation import Found
+from ssd_annotated.data.entries import read_coco
+from ssd_annotated.data.items import SUFFIXES
+from ssd_annotated.data.kinds import OTHER, SETS, Kind, count_of, understand
 
 #: Between root and set: a colon, unless it is the one after the letter of a Windows drive.
 COLON = re.compile(r":(?![\\/])|(?<!^[A-Za-z])(?<!:[A-Za-z]):")
 SHARE = re.compile(r"-?0?\.\d+")
 EVERYTHING = "all"
 UNNAMED = {"default"}  # CVAT's name for the only set of a task
-
-
-class Found(NamedTuple):
-    """What a DATA argument names: in one line, how it was understood; what to read; what to say."""
-
-    how: str
-    items: list[Item] | list[COCOFile]
-    notes: list[str]
 
 
 def split_data(text: str) -> tuple[str, str | None]:
@@ -47,7 +42,12 @@ def split_data(text: str) -> tuple[str, str | None]:
     return root, rest
 
 
-def find(root: str | Path, given: str | None = None, wanted: str = EVERYTHING) -> Found:
+def find(
+    root: str | Path,
+    given: str | None = None,
+    wanted: str = EVERYTHING,
+    only_xml: bool = False,
+) -> Found:
     """Find the images that a DATA argument names.
 
     Parameters
@@ -60,6 +60,8 @@ def find(root: str | Path, given: str | None = None, wanted: str = EVERYTHING) -
     wanted
         The set to take if none is given, or ``"all"``. A folder without sets is then taken whole,
         but not for ``"val"``: nobody should validate on what was trained on without knowing it.
+    only_xml
+        Refuse a folder with COCO's JSON, which is not read.
 
     Raises
     ------
@@ -68,32 +70,57 @@ def find(root: str | Path, given: str | None = None, wanted: str = EVERYTHING) -
     ValueError
         If the folder is of no known kind, a set is empty, or it is unclear what is meant.
     """
-    if (given or "").lower().endswith(".json"):
-        return find_json(Path(given), Path(root), None)
-    if str(root).lower().endswith(".json"):
-        folder, file = split_data(str(root))
-        return find_json(Path(file or folder), Path(folder) if file else None, given)
-    if given and SHARE.fullmatch(given):
-        folder, name = (root, None) if Path(root).exists() else split_data(str(root))
-        return find_share(understand(Path(folder)), name, given)
+    share = given if given and SHARE.fullmatch(given) else None
+    if is_json(given):
+        return find_json(Path(given), Path(root))
+    if is_json(root):
+        images, file = split_data(str(root))
+        if given not in (None, EVERYTHING, share):
+            raise ValueError(f"{root}: {given!r} is no share of it, such as 0.9 or -0.1")
+        return find_json(Path(file or images), Path(images) if file else None, share)
+    if share:
+        root, given = (root, None) if Path(root).exists() else split_data(str(root))
     kind = understand(Path(root))
-    names = choose_sets(kind, given, wanted)
-    items, notes = read_sets(kind, names)
-    if given is None and wanted not in (EVERYTHING, *names) and has_no_sets(kind):
-        notes = [f"{root}: no sets, so all of it is taken as {wanted!r}", *notes]
-    count = f" ({count_of(len(items))})" if isinstance(items[0], Item) else ""
-    return Found(
-        f"{root}: {kind.words}; taken: {', '.join(names) or EVERYTHING}{count}", items, notes
-    )
+    if only_xml and kind.in_json:
+        raise ValueError(f"{root}: {kind.words}: no XML; read it with COCOFolder")
+    if share and given is None and not is_whole(kind):
+        there = f"has sets, {', '.join(kind.sets)}; {root}:SET:{share} is a share of one"
+        raise ValueError(f"{root}: {there}")
+    names = choose_sets(kind, given, EVERYTHING if share else wanted)
+    found = join([kind.read(name) for name in names or [None]])
+    if given is None and not share and wanted not in (EVERYTHING, *names) and has_no_sets(kind):
+        said = f"{root}: no sets, so all of it is taken as {wanted!r}"
+        found = found._replace(notes=(said, *found.notes))
+    return take(found, root, kind.words, given if share else ", ".join(names), share)
 
 
-def find_json(file: Path, images: Path | None, share: str | None) -> Found:
+def is_json(name: str | Path | None) -> bool:
+    """Whether a file of this name is one in COCO's format."""
+    return str(name).lower().endswith(".json")
+
+
+def find_json(file: Path, images: Path | None, share: str | None = None) -> Found:
     """A file in COCO's format, or a share of it."""
-    if share not in (None, EVERYTHING) and not SHARE.fullmatch(share):
-        raise ValueError(f"{file}: {share!r} is no share of it, such as 0.9 or -0.1")
-    share = None if share == EVERYTHING else share
-    taken = f"the share {share}" if share else EVERYTHING
-    return Found(f"{file}: COCO's JSON; taken: {taken}", [COCOFile(file, images, share)], [])
+    return take(read_coco(file, images), file, "COCO's JSON", None, share)
+
+
+def join(found: Sequence[Found]) -> Found:
+    """All that was found, as one."""
+    return Found(*(tuple(chain.from_iterable(field)) for field in zip(*found)))
+
+
+def take(found: Found, root: str | Path, words: str, sets: str | None, share: str | None) -> Found:
+    """Take what was found, or a share of it, and say in a line how the argument was understood."""
+    taken, count = sets or EVERYTHING, count_of(len(found.items))
+    if share:
+        items = tuple(item for item in found.items if in_share(item.name, share))
+        if found.items and not items:
+            raise ValueError(f"{root}: the share {share} is empty: none of {count}")
+        found = found._replace(items=items)
+        taken = f"the share {share} of {sets}" if sets else f"the share {share}"
+        count = f"{len(items)} of {count}"
+    places = f" in {', '.join(map(str, found.folders))}" if found.folders else ""
+    return found._replace(how=f"{root}: {words}; taken: {taken} ({count}{places})")
 
 
 # --- Sets -----------------------------------------------------------------------------------------
@@ -122,14 +149,6 @@ def all_sets(kind: Kind) -> list[str]:
     return known or list(kind.sets)
 
 
-def read_sets(kind: Kind, names: list[str]) -> tuple[list[Item] | list[COCOFile], list[str]]:
-    """What several sets hold, or the whole of a folder without sets; and what to say of it."""
-    read = [kind.read(name) for name in names or [None]]
-    return [item for items, _ in read for item in items], [
-        note for _, said in read for note in said
-    ]
-
-
 def has_no_sets(kind: Kind) -> bool:
     """Whether nobody has said what the images of a folder are for."""
     return set(kind.sets) <= UNNAMED
@@ -155,21 +174,6 @@ def no_such_set(kind: Kind, name: str) -> str:
 
 
 # --- Shares ---------------------------------------------------------------------------------------
-
-
-def find_share(kind: Kind, name: str | None, share: str) -> Found:
-    """A share of a set, or of a folder that nobody has divided."""
-    if name is None and not is_whole(kind):
-        there = f"has sets, {', '.join(kind.sets)}; {kind.root}:SET:{share} is a share of one"
-        raise ValueError(f"{kind.root}: {there}")
-    items, notes = read_sets(kind, choose_sets(kind, name, EVERYTHING))
-    how = f"{kind.root}: {kind.words}; taken: the share {share}{f' of {name}' if name else ''}"
-    if isinstance(items[0], COCOFile):  # which has to be read for that
-        return Found(how, [file._replace(share=share) for file in items], notes)
-    whole, taken = count_of(len(items)), [item for item in items if in_share(item.name, share)]
-    if not taken:
-        raise ValueError(f"{kind.root}: the share {share} is empty: none of {whole}")
-    return Found(f"{how} ({len(taken)} of {whole})", taken, notes)
 
 
 def in_share(name: str, share: str) -> bool:

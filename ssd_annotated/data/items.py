@@ -9,9 +9,12 @@ import codecs
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from operator import attrgetter
 from pathlib import Path, PureWindowsPath
-from typing import NamedTuple
+
+from ssd_annotated.data.annotation import Found, Item
+from ssd_annotated.data.xml import read_annotation
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
@@ -19,17 +22,10 @@ ANNOTATION_FOLDERS = ("annotations", "annotation", "xmls", "xml", "labels", "lab
 CLASS_LINE = re.compile(r"(.*\S)\s+(-1|0|1)")
 
 
-class Item(NamedTuple):
-    """An annotation in XML: its name, its file, the images of its name, and where these belong.
-
-    `listing` is the file or folder that says that it is in a set.
-    """
-
-    name: str
-    annotation: Path
-    images: tuple[Path, ...]
-    place: Path
-    listing: Path
+def xml_item(name: str, text: Path, images: Sequence[Path], place: Path, listing: Path) -> Item:
+    """An XML file, the images of its name, and where these belong."""
+    key = os.path.realpath(text.parent), text.name
+    return Item(name, text, "", listing, key, partial(read_annotation, text, images, place))
 
 
 def walk(root: Path) -> Iterator[Path]:
@@ -62,7 +58,7 @@ def grouped(files: Iterable[Path], key: Callable[[Path], str]) -> dict[str, list
 # --- By their names -------------------------------------------------------------------------------
 
 
-def pair(root: Path, images: Sequence[Path], texts: Sequence[Path]) -> list[Item]:
+def pair(root: Path, images: Sequence[Path], texts: Sequence[Path]) -> dict[Path, list[Path]]:
     """Every XML file with the images of its name.
 
     A name is the path without ending and without folders for images or annotations: so
@@ -81,8 +77,7 @@ def pair(root: Path, images: Sequence[Path], texts: Sequence[Path]) -> list[Item
     taken = {image for found in paired.values() for image in found}
     left = once(image for image in images if image not in taken)
     alone = once(text for text, found in paired.items() if not found)
-    paired |= {text: [left[stem]] for stem, text in alone.items() if stem in left}
-    return sorted(make_item(root, text, found) for text, found in paired.items())
+    return paired | {text: [left[stem]] for stem, text in alone.items() if stem in left}
 
 
 def once(files: Iterable[Path]) -> dict[str, Path]:
@@ -92,13 +87,12 @@ def once(files: Iterable[Path]) -> dict[str, Path]:
     }
 
 
-def make_item(root: Path, text: Path, images: Sequence[Path]) -> Item:
+def paired_item(root: Path, text: Path, images: Sequence[Path]) -> Item:
     """An XML file with its images; of several, those beside it."""
     beside = [image for image in images if image.parent == text.parent] or list(images)
     file = beside[0] if beside else text
     name = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
-    place = text.with_suffix("")
-    return Item(name.with_suffix("").as_posix(), text, tuple(beside), place, root)
+    return xml_item(name.with_suffix("").as_posix(), text, beside, text.with_suffix(""), root)
 
 
 def common_name(file: Path, root: Path, stem: str) -> str:
@@ -119,7 +113,7 @@ def stems(text: Path) -> list[str]:
 # --- In lists of names ----------------------------------------------------------------------------
 
 
-def read_voc(root: Path, lists: Path, name: str) -> tuple[list[Item], list[str]]:
+def read_voc(root: Path, lists: Path, name: str) -> Found:
     """The images of one list."""
     photographs = named_folder(root, IMAGE_FOLDERS, "JPEGImages")
     if not photographs.is_dir():
@@ -127,17 +121,11 @@ def read_voc(root: Path, lists: Path, name: str) -> tuple[list[Item], list[str]]
     annotations = named_folder(root, ANNOTATION_FOLDERS, "Annotations")
     texts, pictures = by_name(annotations, (".xml",)), by_name(photographs, SUFFIXES)
     listing, names, notes = read_list(lists, name, texts.keys(), (*SUFFIXES, ".xml"))
-    items = [
-        Item(
-            name,
-            texts.get(name, [annotations / f"{name}.xml"])[0],
-            tuple(pictures.get(name, ())),
-            photographs / name,
-            listing,
-        )
-        for name in names
-    ]
-    return items, notes
+    items = []
+    for name in names:
+        text = texts.get(name, [annotations / f"{name}.xml"])[0]
+        items.append(xml_item(name, text, pictures.get(name, []), photographs / name, listing))
+    return Found(tuple(items), tuple(notes))
 
 
 def named_folder(root: Path, names: Sequence[str], usual: str) -> Path:

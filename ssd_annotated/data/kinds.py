@@ -16,12 +16,14 @@ import mmap
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ssd_annotated.data.items import SUFFIXES, Item, ending, pair, read_voc, stems, walk
+from ssd_annotated.data.annotation import Found
+from ssd_annotated.data.entries import read_coco
+from ssd_annotated.data.items import SUFFIXES, ending, pair, paired_item, read_voc, stems, walk
 
 #: Names of sets, by what folders and files are called.
 SETS = {
@@ -34,27 +36,19 @@ MOST_JSON = 20  # more JSON files in a folder are one for each image, and not CO
 OTHER_TASKS = ("captions", "image_info", "panoptic", "person_keypoints", "stuff")  # COCO's own
 
 
-class COCOFile(NamedTuple):
-    """A file in COCO's format; the folder of its images, None: to be found; a share of them."""
-
-    file: Path
-    images: Path | None = None
-    share: str | None = None
-
-
 class Kind(NamedTuple):
     """A folder that was understood: in words; the names of its sets; and how to read one of them.
 
-    The set None is the whole folder, if there are no sets. `read` returns what the set holds, and
-    what is worth saying about it. `lists` is the folder of the files that make the sets, if these
-    do.
+    The set None is the whole folder, if there are no sets. `lists` is the folder of the files that
+    make the sets, if these do.
     """
 
     root: Path
     words: str
     sets: tuple[str, ...]
-    read: Callable[[str | None], tuple[list[Item] | list[COCOFile], list[str]]]
+    read: Callable[[str | None], Found]
     lists: Path | None = None
+    in_json: bool = False
 
 
 def understand(root: Path) -> Kind:
@@ -80,9 +74,9 @@ def understand(root: Path) -> Kind:
         raise ValueError(f"{root}: the folders in it have lists of their own; name one: {there}")
     files = list(walk(root))
     images = ending(files, SUFFIXES)
-    items = pair(root, images, ending(files, (".xml",)))
-    if any(item.images for item in items):
-        return xml_kind(root, images, items)
+    pairs = pair(root, images, ending(files, (".xml",)))
+    if any(pairs.values()):
+        return xml_kind(root, images, pairs)
     jsons = coco_files(files)
     if jsons:
         return json_kind(root, jsons)
@@ -149,38 +143,40 @@ def list_sets(lists: Path) -> tuple[str, ...]:
 # --- XML by name ----------------------------------------------------------------------------------
 
 
-def xml_kind(root: Path, images: Sequence[Path], items: Sequence[Item]) -> Kind:
+def xml_kind(root: Path, images: Sequence[Path], pairs: Mapping[Path, Sequence[Path]]) -> Kind:
     """A folder of images with an XML file each."""
-    sets = {item: set_of((item.images or (item.annotation,))[0], root) for item in items}
+    sets = {text: set_of((*found, text)[0], root) for text, found in pairs.items()}
     if any(sets.values()):
-        sets = {item: name or OTHER for item, name in sets.items()}
-    known = {stem for item in items for stem in stems(item.annotation)}
+        sets = {text: name or OTHER for text, name in sets.items()}
+    known = {stem for text in pairs for stem in stems(text)}
     alone = [image for image in images if image.stem not in known]
 
-    def read(name: str | None) -> tuple[list[Item], list[str]]:
+    def read(name: str | None) -> Found:
+        chosen = [text for text in pairs if name in (None, sets[text])]
+        items = sorted(paired_item(root, text, pairs[text]) for text in chosen)
         bare = [image for image in alone if name in (None, set_of(image, root) or OTHER)]
-        return [item for item in items if name in (None, sets[item])], without_annotation(bare)
+        return Found(tuple(items), without_annotation(bare))
 
-    return Kind(root, describe(root, items), names_of_sets(sets.values()), read)
+    return Kind(root, describe(root, pairs), names_of_sets(sets.values()), read)
 
 
-def without_annotation(images: Sequence[Path]) -> list[str]:
+def without_annotation(images: Sequence[Path]) -> tuple[str, ...]:
     """Say which images have no annotation."""
     if not images:
-        return []
+        return ()
     shown = ", ".join(image.name for image in images[:3]) + ", …" * (len(images) > 3)
-    return [f"{count_of(len(images))} without annotation, left out: {shown}"]
+    return (f"{count_of(len(images))} without annotation, left out: {shown}",)
 
 
-def describe(root: Path, items: Sequence[Item]) -> str:
+def describe(root: Path, pairs: Mapping[Path, Sequence[Path]]) -> str:
     """Where the images and their XML files are, in words."""
-    pairs = [(item.images[0].parent, item.annotation.parent) for item in items if item.images]
-    if all(a == b for a, b in pairs):
+    places = sorted((found[0].parent, text.parent) for text, found in pairs.items() if found)
+    if all(a == b for a, b in places):
         return "images with the XML of their name beside them"
-    (images, texts), _ = Counter(pairs).most_common(1)[0]
-    places = [os.path.relpath(folder, root) + "/" for folder in (images, texts)]
-    words = "images in {}, XML in {}".format(*places).replace("in ./", "in the folder itself")
-    return words + ", and so on" * (len(set(pairs)) > 1)
+    (images, texts), _ = Counter(places).most_common(1)[0]
+    names = [os.path.relpath(folder, root) + "/" for folder in (images, texts)]
+    words = "images in {}, XML in {}".format(*names).replace("in ./", "in the folder itself")
+    return words + ", and so on" * (len(set(places)) > 1)
 
 
 # --- COCO's JSON ----------------------------------------------------------------------------------
@@ -207,16 +203,16 @@ def json_kind(root: Path, files: Sequence[Path]) -> Kind:
     """A folder with files in COCO's format."""
     sets = {file: set_of(file, root) or set_in_name(file) for file in files}
 
-    def read(name: str | None) -> tuple[list[COCOFile], list[str]]:
+    def read(name: str | None) -> Found:
         chosen = [file for file in files if name in (None, sets[file])]
         if len(chosen) > 1:
             there = ", ".join(map(str, chosen))
             raise ValueError(f"{root}: several files in COCO's format; give IMAGES:FILE: {there}")
-        return [COCOFile(file) for file in chosen], []
+        return read_coco(chosen[0])
 
     names = [os.path.relpath(file, root) for file in files]
     words = f"COCO's JSON in {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
-    return Kind(root, words, names_of_sets(sets.values()), read)
+    return Kind(root, words, names_of_sets(sets.values()), read, in_json=True)
 
 
 def set_in_name(file: Path) -> str | None:

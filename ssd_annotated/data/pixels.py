@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from ssd_annotated.data.annotation import DataError
+
 #: Of an image: a file of a few kilobytes may promise gigabytes.
 MOST_PIXELS = 150_000_000
 #: For decoding it, besides the file itself.
@@ -22,10 +24,6 @@ LARGE_PART = 100_000_000
 _TILE_WIDTH, _TILE_LENGTH, _ROWS_PER_STRIP, _BITS = 322, 323, 278, 258  # tags of a TIFF
 _BYTES_EACH = {"GIF": 9, "WEBP": 8}  # measured; every other format takes 6
 _PNG = b"\x89PNG\r\n\x1a\n"
-
-
-class DataError(ValueError):
-    """What one file or object says cannot be used; the message says why, not yet where."""
 
 
 def read_header(image: Path) -> tuple[tuple[int, int], int]:

@@ -7,17 +7,15 @@ In VOC's layout a root holds ``ImageSets/Main/<set>.txt`` (one name a line),
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 from tarfile import TarError
 from typing import Literal
 
-from ssd_annotated.data.annotation import Problem, Record, outcomes
-from ssd_annotated.data.find import Found, find
-from ssd_annotated.data.folder import AnnotatedFolder, check_class_names
-from ssd_annotated.data.items import Item
-from ssd_annotated.data.xml import read_record
+from ssd_annotated.data.annotation import Found
+from ssd_annotated.data.find import find
+from ssd_annotated.data.folder import AnnotatedFolder
 
 #: What of PASCAL VOC anyone can download with its annotations.
 PUBLISHED = {"2007": ("train", "val", "trainval", "test"), "2012": ("train", "val", "trainval")}
@@ -73,11 +71,7 @@ class VOCFolder(AnnotatedFolder):
         class_names: Sequence[str] | None = None,
         on_bad: Literal["raise", "skip"] = "raise",
     ) -> None:
-        expected = None if class_names is None else check_class_names(class_names)
-        # All sets are looked for before the first annotation is read: that may take a while.
-        found = find_sets(sets)
-        said = [note for one in found for note in one.notes]
-        super().__init__(read_sets(found, expected), expected, on_bad, [f.how for f in found], said)
+        super().__init__(find_sets(sets), class_names, on_bad)
 
 
 def find_sets(sets: Sequence[tuple[str | Path, str] | Found]) -> list[Found]:
@@ -86,25 +80,7 @@ def find_sets(sets: Sequence[tuple[str | Path, str] | Found]) -> list[Found]:
     for one in asked or [None]:
         if not isinstance(one, Found) and not (isinstance(one, tuple | list) and len(one) == 2):
             raise ValueError(f"sets must be a list of (root, image set) pairs, not {sets!r}")
-    return [one if isinstance(one, Found) else find(*one) for one in asked]
-
-
-def read_sets(
-    found: Sequence[Found], expected: tuple[str, ...] | None
-) -> Iterator[Record | Problem]:
-    """Read every annotation once; a ValueError if what was found is in COCO's format."""
-    seen = set()
-    for one in found:
-        for item in one.items:
-            if not isinstance(item, Item):
-                raise ValueError(f"{one.how}: no XML; read it with COCOFolder")
-            key = os.path.realpath(item.annotation.parent), item.annotation.name
-            if key in seen:
-                yield Problem(item.listing, "", f"listed twice: {item.name}")
-                continue
-            seen.add(key)
-            arguments = item.annotation, item.images, item.place, expected
-            yield from outcomes(item.annotation, "", read_record, *arguments)
+    return [one if isinstance(one, Found) else find(*one, only_xml=True) for one in asked]
 
 
 # --- PASCAL VOC itself ----------------------------------------------------------------------------
