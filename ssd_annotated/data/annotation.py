@@ -83,7 +83,7 @@ class Found(NamedTuple):
     problems: tuple[Problem, ...] = ()
     class_names: tuple[str, ...] = ()
     folders: tuple[Path, ...] = ()
-    how: str | tuple[()] = ()
+    how: str = ""
 
 
 def unread(file: Path, error: Exception) -> Problem:

@@ -28,9 +28,7 @@ class COCOFolder(AnnotatedFolder):
     on_bad
         ``"raise"`` or ``"skip"``, as for every :class:`~ssd_annotated.data.folder.AnnotatedFolder`.
     crowds
-        ``"ignore"``, as COCO does: what it calls a crowd, many objects in one box, is ``crowd`` and
-        ``difficult``, so :class:`~ssd_annotated.data.augment.Augmented` leaves it out of training
-        and evaluation ignores what is found there. ``"keep"``: a crowd is an object like any other.
+        ``"ignore"``, as COCO does, or ``"keep"``, as for every `AnnotatedFolder`.
 
     Raises
     ------
@@ -47,11 +45,9 @@ class COCOFolder(AnnotatedFolder):
     Notes
     -----
     cocodataset.org, "Data format": a box is ``[x, y, width, height]`` in pixels counted from 0 at
-    the corner of the image, not from its first pixel as VOC's. A box that sticks out is cut at the
-    border, and counted (`notes`) if it is by more than rounding; it is bad if it lies outside or
-    would lose more than half its area. A box without width or height is bad, too (COCO 2017's
-    training set has two: github.com/cocodataset/cocoapi, issue 355). Without a ``bbox`` an object
-    has that of its polygon, and without a size an image has its own.
+    the corner of the image, not from its first pixel as VOC's. A box without width or height is bad
+    (COCO 2017's training set has two: github.com/cocodataset/cocoapi, issue 355). Without a
+    ``bbox`` an object has that of its polygon, and without a size an image has its own.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What every folder of annotated images can do, no matter in which format.
+"""Folders of annotated images as data sets, no matter in which format.
 
 Annotations and the headers of the images are read once; pixels when they are asked for. Whatever is
 wrong is an error that names the file, the object and the value, or is left out, counted and
@@ -25,7 +25,7 @@ from ssd_annotated.support.checks import check_choice
 
 
 class AnnotatedFolder(Dataset):
-    """Images with boxes: records in, items out, and a list of what was left out.
+    """Images with boxes: what was found comes in, images and targets go out.
 
     An item is the image, uint8 RGB (height, width, 3) of its own size, and its target: ``boxes``
     (G, 4) ``xyxy`` fractions, ``labels`` (G,) 1 … C − 1, ``difficult``, ``truncated`` and ``crowd``
@@ -49,6 +49,11 @@ class AnnotatedFolder(Dataset):
         ``"ignore"``, as COCO does: what it calls a crowd is ``crowd`` and ``difficult``, so
         :class:`~ssd_annotated.data.augment.Augmented` leaves it out of training and evaluation
         ignores what is found there. ``"keep"``: a crowd is an object like any other.
+
+    Notes
+    -----
+    A box that sticks out is cut at the border, and counted (`notes`) if it is by more than
+    rounding; it is bad if it lies outside or would lose more than half its area.
     """
 
     def __init__(

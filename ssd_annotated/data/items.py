@@ -5,7 +5,6 @@ besides, ``cat_train.txt``, with a number behind each name: 1 if there is a cat,
 difficult one, −1 if not. VoTT writes such lists alone.
 """
 
-import codecs
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from operator import attrgetter
 from pathlib import Path, PureWindowsPath
 
 from ssd_annotated.data.annotation import Found, Item
-from ssd_annotated.data.xml import read_annotation
+from ssd_annotated.data.xml import decode_text, read_annotation
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
@@ -180,7 +179,8 @@ def read_names(
     file: Path, annotated: Collection[str], suffixes: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """The names in a list: all of them, or of a class's list those with 1 or 0, not −1."""
-    every = enumerate(map(str.strip, read_text(file).splitlines()), start=1)
+    # PowerShell writes UTF-16. What cannot be decoded is a name without annotation: it is reported.
+    every = enumerate(map(str.strip, decode_text(file.read_bytes()).splitlines()), start=1)
     lines = [(f"{file}: line {number}", text) for number, text in every if text]
     matches = [CLASS_LINE.fullmatch(text) for _, text in lines]
     notes = []
@@ -189,16 +189,6 @@ def read_names(
         said = f"taken: {len(taken)} of {len(lines)} lines, those with 1 or 0"
         lines, notes = taken, [f"{file}: the list of a class; {said}"]
     return [name_of(text, where, annotated, suffixes) for where, text in lines], notes
-
-
-def read_text(file: Path) -> str:
-    """The text of a list: UTF-8, or UTF-16 with its mark, as PowerShell writes.
-
-    A line that is neither becomes a name without annotation, and is reported as such.
-    """
-    data = file.read_bytes()
-    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    return data.decode("utf-16" if data.startswith(marks) else "utf-8-sig", errors="replace")
 
 
 def name_of(line: str, where: str, annotated: Collection[str], suffixes: Sequence[str]) -> str:

@@ -62,10 +62,11 @@ def read_record(
     for label, read in objects:
         try:
             thing = read(expected)
+            thing = thing._replace(crowd=thing.crowd and not keep_crowds)
             things.append((thing, *fit_box(thing.corners, frame.size, thing.written)))
         except DataError as error:
             problems.append(Problem(item.file, label, str(error)))
-    return make_record(item.file, image, frame, things, keep_crowds), problems
+    return make_record(item.file, image, frame, things), problems
 
 
 def make_record(
@@ -73,23 +74,16 @@ def make_record(
     image: Path,
     frame: Frame,
     objects: list[tuple[Thing, tuple[float, float, float, float], float]],
-    keep_crowds: bool = False,
 ) -> Record:
-    """The record of an image and of its objects, each with its box and how far that stuck out.
-
-    A crowd that is kept is an object like any other; else it is difficult.
-    """
-    crowds = [thing.crowd and not keep_crowds for thing, _, _ in objects]
-    difficult = [t.difficult or crowd for (t, _, _), crowd in zip(objects, crowds)]
+    """The record of an image and of its objects, each with its box and how far that stuck out."""
+    flags = [(t.difficult or t.crowd, t.truncated, t.crowd) for t, _, _ in objects]
     return Record(
         *(frame.size, frame.upright, frame.undecided, frame.measured),
         annotation,
         image,
         np.array([box for _, box, _ in objects], dtype=np.float32).reshape(-1, 4),
         tuple(thing.name for thing, _, _ in objects),
-        np.array(difficult, dtype=bool),
-        np.array([thing.truncated for thing, _, _ in objects], dtype=bool),
-        np.array(crowds, dtype=bool),
+        *np.array(flags, dtype=bool).reshape(-1, 3).T,
         tuple(excess for _, _, excess in objects if excess > ROUNDING),
     )
 

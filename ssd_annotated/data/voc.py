@@ -53,10 +53,8 @@ class VOCFolder(AnnotatedFolder):
     VOC counts pixels from 1 and includes the last: ``xmin … xmax`` covers ``xmin − 1`` to ``xmax``
     out of the width. Some tools count from 0: an ``xmin`` of 0 is taken as the image's border (a 1
     is too), and their other boxes are read a pixel too far left and up. A box with ``xmin = xmax``,
-    although one pixel wide by this count, is a click and not a box: it counts as degenerate. A box
-    that sticks out is cut at the border, and counted (`notes`); it is bad if it lies outside or
-    would lose more than half its area. Parts of objects (``<part>``) are not read; ``difficult``
-    and ``truncated`` are false if absent.
+    although one pixel wide by this count, is a click and not a box: it counts as degenerate. Parts
+    of objects (``<part>``) are not read; ``difficult`` and ``truncated`` are false if absent.
 
     Boxes belong to the pixels as they are stored: VOC's own code and many tools ignore the EXIF
     orientation. Others turn the photograph first. The annotation's size decides: if it fits the
