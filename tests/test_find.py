@@ -402,6 +402,11 @@ def test_an_empty_share_is_said(tmp_path):
     share = "-0.5" if in_share("a", "0.5") else "0.5"
     with pytest.raises(ValueError, match=f"the share {share} is empty: none of 1 image"):
         find(tmp_path, share)
+    file = write_coco_images(tmp_path / "all.json", tmp_path, "a")
+    with pytest.raises(
+        ValueError, match=rf"all\.json: the share {share} is empty: none of 1 image"
+    ):
+        find(file, share)
 
 
 def test_nothing_is_validated_on_what_was_trained_on_unless_asked(tmp_path):
@@ -509,6 +514,13 @@ def test_folders_of_all_kinds_can_be_joined(tmp_path):
     assert [again.target(index)["labels"].tolist() for index in range(3)] == [[3], [1], [1]]
     with pytest.raises(ValueError, match="give at least one folder"):
         open_data()
+
+
+def test_a_file_in_cocos_format_counts_once(tmp_path):
+    file = write_coco_images(tmp_path / "all.json", tmp_path, "ab")
+    with pytest.raises(ValueError, match=r"all\.json, image 0: listed twice: a\.png"):
+        open_data(file, file)
+    assert stems(open_data(file, file, on_bad="skip")) == ["a", "b"]
 
 
 UNKNOWN = {

@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import NamedTuple
 
+Box = tuple[float, float, float, float]  # left, top, right and bottom edge
+
 
 class DataError(ValueError):
     """What one file or object says cannot be used; the message says why, not yet where."""
@@ -30,12 +32,12 @@ class Problem(NamedTuple):
 class Thing(NamedTuple):
     """One object as its annotation describes it: its class, its box and its flags.
 
-    `corners` are the left, top, right and bottom edge in pixels, counted from 0 at the corner of
-    the image; `written` is the box as it stands in the annotation, for messages.
+    Its edges are in pixels, counted from 0 at the corner of the image; `written` is the box as it
+    stands in the annotation, for messages.
     """
 
     name: str
-    corners: tuple[float, float, float, float]
+    box: Box
     written: str
     difficult: bool = False
     truncated: bool = False

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path, PureWindowsPath
 
 from ssd_annotated.data.annotation import (
+    Box,
     DataError,
     Found,
     Item,
@@ -216,13 +217,12 @@ def read_crowd(thing: Entry) -> bool:
     return bool(int(crowd))
 
 
-def read_box(thing: Entry) -> tuple[tuple[float, float, float, float], str]:
-    """The corners of a ``bbox`` in pixels, or of a polygon without one; and it as it is written."""
+def read_box(thing: Entry) -> tuple[Box, str]:
+    """The edges of a ``bbox``, or of a polygon without one; and how they are written."""
     if not thing.get("bbox") and thing.get("segmentation"):
-        corners = surround(thing["segmentation"])
-        return corners, "left {:g}, top {:g}, right {:g}, bottom {:g} of its polygon".format(
-            *corners
-        )
+        edges = surround(thing["segmentation"])
+        names = "left {:g}, top {:g}, right {:g}, bottom {:g}".format(*edges)
+        return edges, f"{names} of its polygon"
     box = read_key(thing, "bbox")
     if not isinstance(box, list) or len(box) != 4:
         raise DataError(f"not four numbers: bbox is {box!r:.60}")
@@ -230,7 +230,7 @@ def read_box(thing: Entry) -> tuple[tuple[float, float, float, float], str]:
     return (x, y, x + w, y + h), f"x {x:g}, y {y:g}, width {w:g}, height {h:g}"
 
 
-def surround(polygons: object) -> tuple[float, float, float, float]:
+def surround(polygons: object) -> Box:
     """Left, top, right and bottom of one or several polygons, lists of x, y, x, y, …"""
     lists = polygons if isinstance(polygons, list) else [None]
     lists = lists if isinstance(lists[0], list) else [lists]

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from ssd_annotated.data import pixels
-from ssd_annotated.data.annotation import DataError, Item, Problem, Thing, unread
+from ssd_annotated.data.annotation import Box, DataError, Item, Problem, Thing, unread
 from ssd_annotated.data.pixels import read_header
 
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
@@ -63,7 +63,7 @@ def read_record(
         try:
             thing = read(expected)
             thing = thing._replace(crowd=thing.crowd and not keep_crowds)
-            things.append((thing, *fit_box(thing.corners, frame.size, thing.written)))
+            things.append((thing, *fit_box(thing.box, frame.size, thing.written)))
         except DataError as error:
             problems.append(Problem(item.file, label, str(error)))
     return make_record(item.file, image, frame, things), problems
@@ -73,7 +73,7 @@ def make_record(
     annotation: Path,
     image: Path,
     frame: Frame,
-    objects: list[tuple[Thing, tuple[float, float, float, float], float]],
+    objects: list[tuple[Thing, Box, float]],
 ) -> Record:
     """The record of an image and of its objects, each with its box and how far that stuck out."""
     flags = [(t.difficult or t.crowd, t.truncated, t.crowd) for t, _, _ in objects]
@@ -88,15 +88,13 @@ def make_record(
     )
 
 
-def fit_box(
-    corners: tuple[float, float, float, float], size: tuple[int, int], written: str
-) -> tuple[tuple[float, float, float, float], float]:
+def fit_box(edges: Box, size: tuple[int, int], written: str) -> tuple[Box, float]:
     """Cut a box at the border of its image; ``xyxy`` fractions, and the pixels it stuck out by.
 
     Parameters
     ----------
-    corners
-        Left, top, right and bottom edge in pixels; the image reaches from 0 to `size`.
+    edges
+        In pixels; the image reaches from 0 to `size`.
     written
         The box as its annotation writes it, for the message.
 
@@ -105,7 +103,7 @@ def fit_box(
     DataError
         If the box has no area, lies outside the image, or would lose more than half its area.
     """
-    (left, top, right, bottom), (width, height) = corners, size
+    (left, top, right, bottom), (width, height) = edges, size
     if left >= right or top >= bottom:
         raise DataError(f"degenerate box: {written}")
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
