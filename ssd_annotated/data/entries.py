@@ -252,19 +252,17 @@ def read_categories(entries: Sequence[object], used: Collection[Key]) -> dict[Ke
     Left out is the group that Roboflow puts above the classes: it is the supercategory of others,
     "none" is its own, and no annotation uses it. DataError if an entry makes no sense.
     """
-    names = {read_id(entry, "id"): read_text(entry, "name") for entry in entries}
-    for which, values in (
-        ("id", [read_id(entry, "id") for entry in entries]),
-        ("name", [read_text(entry, "name") for entry in entries]),
-    ):
+    ids = [read_id(entry, "id") for entry in entries]
+    names = [read_text(entry, "name") for entry in entries]
+    for which, values in (("id", ids), ("name", names)):
         if len(set(values)) < len(values):
             raise DataError(f"two have the same {which}: {tuple(values)}")
-    above = {read_id(entry, "id"): entry.get("supercategory") for entry in entries}
-    groups = {k for k, name in names.items() if above[k] == "none" and name in above.values()}
-    kept = [key for key in sorted(names, key=order) if key not in groups or key in used]
+    above = [entry.get("supercategory") for entry in entries]
+    groups = {k for k, n, group in zip(ids, names, above) if group == "none" and n in above}
+    kept = {k: n for k, n in zip(ids, names) if k not in groups or k in used}
     if not kept:
         raise DataError("there are none")
-    return {key: names[key] for key in kept}
+    return dict(sorted(kept.items(), key=lambda pair: order(pair[0])))
 
 
 def read_key(entry: object, key: str) -> object:

@@ -112,14 +112,14 @@ def stems(text: Path) -> list[str]:
 # --- In lists of names ----------------------------------------------------------------------------
 
 
-def read_voc(root: Path, lists: Path, name: str) -> Found:
+def read_voc(root: Path, lists: Path, set_name: str) -> Found:
     """The images of one list."""
     photographs = named_folder(root, IMAGE_FOLDERS, "JPEGImages")
     if not photographs.is_dir():
         raise FileNotFoundError(f"{photographs}: no such folder")
     annotations = named_folder(root, ANNOTATION_FOLDERS, "Annotations")
     texts, pictures = by_name(annotations, (".xml",)), by_name(photographs, SUFFIXES)
-    listing, names, notes = read_list(lists, name, texts.keys(), (*SUFFIXES, ".xml"))
+    listing, names, notes = read_list(lists, set_name, texts.keys(), (*SUFFIXES, ".xml"))
     items = []
     for name in names:
         text = texts.get(name, [annotations / f"{name}.xml"])[0]
