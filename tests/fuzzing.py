@@ -31,7 +31,7 @@ from squares import Squares, small
 from ssd_annotated.app.media import Video, read_image
 from ssd_annotated.app.writers import read_lines
 from ssd_annotated.checkpoint import load_model, save_model
-from ssd_annotated.data import annotation, lists, pixels, xml
+from ssd_annotated.data import annotation, items, pixels, record
 from ssd_annotated.data.coco import COCOFolder
 from ssd_annotated.training.records import _length_before
 from ssd_annotated.training.run import _take_up, run
@@ -241,8 +241,8 @@ def read_both_ways(file: Path) -> None:
 
 def problem_of(file: Path, size: tuple[int, int], upright: bool) -> annotation.Problem | None:
     """What a data set says of an image's pixels."""
-    frame = annotation.Frame(size, upright, False, False)
-    return annotation.decoding_problem(annotation.make_record(file, file, frame, []))
+    frame = record.Frame(size, upright, False, False)
+    return record.decoding_problem(record.make_record(file, file, frame, []))
 
 
 def film(file: Path, fourcc: str, fps: float = 8) -> bytes:
@@ -285,7 +285,11 @@ def xml_target(folder: Path) -> Target:
         f'<?xml version="1.0" encoding="utf-16"?>{text}'.encode("utf-16"),
         f'<?xml version="1.0" encoding="latin-1"?>{text}'.encode("latin-1"),
     ]
-    return Target(seeds, mutate, ".xml", lambda file: xml.read_record(file, [image], file, None))
+
+    def read(file: Path) -> None:
+        record.read_record(items.xml_item("a", file, [image], file, folder), None)
+
+    return Target(seeds, mutate, ".xml", read)
 
 
 def coco_target(folder: Path) -> Target:
@@ -303,7 +307,7 @@ def coco_target(folder: Path) -> Target:
 
 def list_target(_: Path) -> Target:
     def read(file: Path) -> None:
-        names = lists.read_list(file.parent, file.stem, {"a", "b"}, (".jpg",))[1]
+        names = items.read_list(file.parent, file.stem, {"a", "b"}, (".jpg",))[1]
         if any({"", ".", ".."} & set(name.split("/")) for name in names):
             raise AssertionError(f"a name leads out of the folder: {names}")
 

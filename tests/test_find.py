@@ -19,9 +19,9 @@ from tool_files import (
 from voc_files import object_xml
 
 from ssd_annotated.data.find import find, in_share, split_data
+from ssd_annotated.data.folder import open_data
+from ssd_annotated.data.items import read_list
 from ssd_annotated.data.kinds import understand
-from ssd_annotated.data.lists import read_list
-from ssd_annotated.data.opening import open_data
 
 EVERY = ["a", "b", "c"]
 
@@ -140,6 +140,14 @@ def test_folders_of_roboflow_are_sets(tmp_path, inner):
         shares[0].understood[0].endswith(f"the share 0.5 of train ({len(shares[0])} of 3 images)")
     )
     assert stems(open_data(f"{tmp_path}:valid:.99")) == ["d", "e"]
+
+
+def test_a_share_of_everything_is_one_of_all_sets(tmp_path):
+    for folder, names in {"train": "abcdef", "test": "ghijkl"}.items():
+        write_pairs(tmp_path / folder, tmp_path / folder, names)
+    shares = [open_data(f"{tmp_path}:all:{share}") for share in ("0.5", "-0.5")]
+    assert sorted(stems(shares[0]) + stems(shares[1])) == list("abcdefghijkl")
+    assert shares[0].understood[0].endswith(f"0.5 of all ({len(shares[0])} of 12 images)")
 
 
 def test_a_folder_that_is_one_set_can_be_divided(tmp_path):
@@ -394,6 +402,11 @@ def test_an_empty_share_is_said(tmp_path):
     share = "-0.5" if in_share("a", "0.5") else "0.5"
     with pytest.raises(ValueError, match=f"the share {share} is empty: none of 1 image"):
         find(tmp_path, share)
+    file = write_coco_images(tmp_path / "all.json", tmp_path, "a")
+    with pytest.raises(
+        ValueError, match=rf"all\.json: the share {share} is empty: none of 1 image"
+    ):
+        find(file, share)
 
 
 def test_nothing_is_validated_on_what_was_trained_on_unless_asked(tmp_path):
@@ -501,6 +514,13 @@ def test_folders_of_all_kinds_can_be_joined(tmp_path):
     assert [again.target(index)["labels"].tolist() for index in range(3)] == [[3], [1], [1]]
     with pytest.raises(ValueError, match="give at least one folder"):
         open_data()
+
+
+def test_a_file_in_cocos_format_counts_once(tmp_path):
+    file = write_coco_images(tmp_path / "all.json", tmp_path, "ab")
+    with pytest.raises(ValueError, match=r"all\.json, image 0: listed twice: a\.png"):
+        open_data(file, file)
+    assert stems(open_data(file, file, on_bad="skip")) == ["a", "b"]
 
 
 UNKNOWN = {

@@ -13,6 +13,7 @@ from PIL import Image
 from refusals import refuses
 from voc_files import CAT, DOG, HEIGHT, WIDTH, edit, noise, object_xml, write, write_two
 
+from ssd_annotated.data import pixels
 from ssd_annotated.data.annotation import Problem
 from ssd_annotated.data.graffiti import CLASS_NAMES as DIGITS
 from ssd_annotated.data.graffiti import GraffitiDigits, export_voc
@@ -550,6 +551,13 @@ def test_images_that_change_or_vanish_later_are_named(folder):
     dataset.verify()
     assert len(dataset) == 0
     assert [problem.file.name for problem in dataset.problems] == ["a.png", "b.png"]
+
+
+def test_an_image_that_grows_later_is_refused(folder, monkeypatch):
+    dataset = VOCFolder([(folder, "train")])
+    monkeypatch.setattr(pixels, "MOST_PIXELS", WIDTH * HEIGHT - 1)
+    with pytest.raises(ValueError, match=r"a\.png: too large: 40 × 30"):
+        dataset[0]
 
 
 def test_a_long_report_is_cut(folder):

@@ -36,11 +36,11 @@ def open_data(
     crowds: str = "ignore",
 ) -> object:
     """Open the data set that DATA arguments name; where they name no set, `image_set`."""
-    from ssd_annotated.data import opening
+    from ssd_annotated.data import folder
 
     options = {"class_names": class_names, "on_bad": on_bad, "crowds": crowds}
     try:
-        return opening.open_data(*sets, wanted=image_set, **options)
+        return folder.open_data(*sets, wanted=image_set, **options)
     except ValueError as error:
         # Class names can be given only in Python.
         advice = "annotate some, or choose a set that has some (ROOT:SET)"
@@ -73,7 +73,7 @@ def hold_back(dataset: object, fraction: float) -> tuple[object, object]:
     rest, held = copy(dataset), copy(dataset)
     rest.records, held.records = parts
     held.problems = []  # these and the notes on the folder are reported once
-    held.tell([], [])
+    held.understood, held.said = [], []
     return rest, held
 
 

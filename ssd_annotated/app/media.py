@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ssd_annotated.app.containers import check_container
-from ssd_annotated.data.annotation import Problem
-from ssd_annotated.data.pairs import SUFFIXES
-from ssd_annotated.data.pixels import DataError, decode, read_header
+from ssd_annotated.data.annotation import Problem, unread
+from ssd_annotated.data.items import SUFFIXES
+from ssd_annotated.data.pixels import read_image
 from ssd_annotated.support.checks import check_choice
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
@@ -76,7 +76,7 @@ class Images:
             except (ValueError, OSError) as error:
                 if self.on_bad == "raise":
                     raise
-                self.problems.append(Problem(file, "", str(error).removeprefix(f"{file}: ")))
+                self.problems.append(unread(file, error))
                 continue
             yield Photograph(file, image)
 
@@ -95,32 +95,6 @@ def image_files(source: Path) -> list[Path]:
     if not files:
         raise ValueError(f"{source}: no image in this folder; looked for {', '.join(SUFFIXES)}")
     return files
-
-
-def read_image(file: str | Path) -> UInt8[np.ndarray, "H W 3"]:
-    """Decode an image to 8-bit RGB, turned upright as its EXIF orientation asks.
-
-    Images that are grey, transparent, CMYK or of 16 bits are converted.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file ends early, is not an image, is too large (see `read_header`) or cannot be read;
-        the message names it.
-    """
-    try:
-        data = Path(file).read_bytes()
-        read_header(Path(file))
-        image = decode(data)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{file}: no such file") from None
-    except DataError as error:
-        raise ValueError(f"{file}: {error}") from error
-    except OSError as error:
-        raise ValueError(f"{file}: corrupt image: {error}") from error
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 # --- Videos ---------------------------------------------------------------------------------------

@@ -1,22 +1,18 @@
-"""One annotated image, in any format: its record, its pixels, or what is wrong with it.
+"""One annotated image as it was found, and what its annotation says, in any format.
 
-Nothing is guessed. What cannot be used raises :class:`~ssd_annotated.data.pixels.DataError`; the
-code that reads many files catches it and says where.
+Nothing is guessed. What cannot be used raises a `DataError`; whoever reads many images catches it
+and says where.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
-import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+Box = tuple[float, float, float, float]  # left, top, right and bottom edge
 
-from ssd_annotated.data import pixels
-from ssd_annotated.data.pixels import DataError, read_header
 
-TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-ROUNDING = 0.1  # pixels that a box may stick out because somebody rounded its numbers
+class DataError(ValueError):
+    """What one file or object says cannot be used; the message says why, not yet where."""
 
 
 class Problem(NamedTuple):
@@ -34,73 +30,76 @@ class Problem(NamedTuple):
 
 
 class Thing(NamedTuple):
-    """One object: its class, its box as ``xyxy`` fractions, its flags, and what was cut off.
+    """One object as its annotation describes it: its class, its box and its flags.
 
-    `excess` is by how many pixels its box stuck out of the image before it was cut.
+    Its edges are in pixels, counted from 0 at the corner of the image; `written` is the box as it
+    stands in the annotation, for messages.
     """
 
     name: str
-    box: tuple[float, float, float, float]
-    excess: float
+    box: Box
+    written: str
     difficult: bool = False
     truncated: bool = False
     crowd: bool = False
 
 
-@dataclass(frozen=True)
-class Record:
-    """One image as its annotation describes it, boxes as ``xyxy`` fractions; no pixels yet.
+class Written(NamedTuple):
+    """What an annotation says: its image, the image's size if it is there, and the objects.
 
-    `upright` says whether the image is turned as its EXIF orientation asks, `undecided` that the
-    annotation's size could not tell (see :class:`~ssd_annotated.data.voc.VOCFolder`), `measured`
-    that the annotation says no size and the image's own was taken. `cut` holds by how many pixels
-    each of the boxes stuck out that were cut at the border.
+    An object is what to call it in a message, and the function that reads it if its class is one of
+    those expected (any, if that is None).
     """
 
-    annotation: Path
     image: Path
-    size: tuple[int, int]  # width, height
-    upright: bool
-    undecided: bool
-    measured: bool
-    boxes: Float32[np.ndarray, "G 4"]
-    names: tuple[str, ...]
-    difficult: Bool[np.ndarray, "G"]
-    truncated: Bool[np.ndarray, "G"]
-    crowd: Bool[np.ndarray, "G"]
-    cut: tuple[float, ...]
+    size: tuple[int, int] | None
+    objects: list[tuple[str, Callable[[tuple[str, ...] | None], Thing]]]
 
 
-@dataclass(frozen=True)
-class Frame:
-    """The image that boxes refer to: its size, and which way up it is; see :class:`Record`."""
+class Item(NamedTuple):
+    """One annotated image that was found and is not read yet.
 
-    size: tuple[int, int]
-    upright: bool
-    undecided: bool
-    measured: bool
+    `name` is what lists and shares know it by. `file` is its annotation, and `where` the place in
+    it, empty if the file is about one image only; `listing` is the file or folder that says that it
+    is there. What has the same `key` is the same. `read` raises a DataError or a FileNotFoundError
+    if the image as a whole cannot be used.
+    """
 
-
-def make_record(annotation: Path, image: Path, frame: Frame, objects: list[Thing]) -> Record:
-    """The record of an image and of its objects."""
-    boxes = np.array([thing.box for thing in objects], dtype=np.float32).reshape(-1, 4)
-    names = tuple(thing.name for thing in objects)
-    flags = [(thing.difficult, thing.truncated, thing.crowd) for thing in objects]
-    return Record(
-        annotation,
-        image,
-        frame.size,
-        frame.upright,
-        frame.undecided,
-        frame.measured,
-        boxes,
-        names,
-        *np.array(flags, dtype=bool).reshape(-1, 3).T,
-        tuple(thing.excess for thing in objects if thing.excess > ROUNDING),
-    )
+    name: str
+    file: Path
+    where: str
+    listing: Path
+    key: Hashable
+    read: Callable[[], Written]
 
 
-# --- One object -----------------------------------------------------------------------------------
+class Found(NamedTuple):
+    """What was found: images, what to say of them, and what is wrong before any is read.
+
+    A file in COCO's format knows its classes, and the folder of its images. `how` says in a line
+    how it was understood.
+    """
+
+    items: tuple[Item, ...]
+    notes: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    class_names: tuple[str, ...] = ()
+    folders: tuple[Path, ...] = ()
+    how: str = ""
+
+
+def unread(file: Path, error: Exception) -> Problem:
+    """The problem of an image file that could not be read, from an error that names it."""
+    return Problem(file, "", str(error).removeprefix(f"{file}: "))
+
+
+def check_size(width: float, height: float) -> tuple[int, int] | None:
+    """A size as an annotation says it, in whole pixels; None if it says 0, which is none."""
+    if width == 0 or height == 0:
+        return None
+    if width < 1 or height < 1 or width % 1 or height % 1:
+        raise DataError(f"impossible size: {width:g} × {height:g}")
+    return int(width), int(height)
 
 
 def check_class(name: str, expected: tuple[str, ...] | None) -> str:
@@ -110,90 +109,3 @@ def check_class(name: str, expected: tuple[str, ...] | None) -> str:
     if expected is not None and name not in expected:
         raise DataError(f"unknown class: {name!r} is none of {', '.join(expected[1:])}")
     return name
-
-
-def fit_box(
-    corners: tuple[float, float, float, float], size: tuple[int, int], written: str
-) -> tuple[tuple[float, float, float, float], float]:
-    """Cut a box at the border of its image; ``xyxy`` fractions, and the pixels it stuck out by.
-
-    Parameters
-    ----------
-    corners
-        Left, top, right and bottom edge in pixels; the image reaches from 0 to `size`.
-    written
-        The box as its annotation writes it, for the message.
-
-    Raises
-    ------
-    DataError
-        If the box has no area, lies outside the image, or would lose more than half its area.
-    """
-    (left, top, right, bottom), (width, height) = corners, size
-    if left >= right or top >= bottom:
-        raise DataError(f"degenerate box: {written}")
-    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
-    if x0 >= x1 or y0 >= y1:
-        raise DataError(f"box outside the image: {written}, but the image is {width} × {height}")
-    kept = (x1 - x0) * (y1 - y0) / ((right - left) * (bottom - top))
-    if kept < 0.5:
-        inside = f"{kept:.0%} of it lies in the image of {width} × {height}"
-        raise DataError(f"box mostly outside the image: {written}; {inside}")
-    box = np.float32([x0 / width, y0 / height, x1 / width, y1 / height])
-    if not (box[:2] < box[2:]).all():  # as it is kept, not as it is written
-        raise DataError(f"degenerate box: {written}")
-    return tuple(box.tolist()), max(-left, -top, right - width, bottom - height, 0)
-
-
-# --- One image ------------------------------------------------------------------------------------
-
-
-def frame_of(image: Path, size: tuple[int, int] | None) -> Frame:
-    """Which way up an image belongs whose annotation says this size, or none.
-
-    Only the file's header is read. DataError if the annotation's size fits neither way. Without a
-    size the pixels stay as they are stored.
-    """
-    stored, orientation = read_header(image)
-    if size is None:
-        return Frame(stored, False, orientation != 1, True)
-    turned = stored[::-1] if orientation in TURNED else stored
-    if size not in (stored, turned):
-        wrong = f"the annotation says {size[0]} × {size[1]}, {image} is {stored[0]} × {stored[1]}"
-        raise DataError(f"wrong size: {wrong}")
-    return Frame(size, size != stored, orientation != 1 and stored == turned, False)
-
-
-def read_image(record: Record) -> UInt8[np.ndarray, "H W 3"]:
-    """Decode an image to 8-bit RGB, from grey, 16 bits, CMYK or with transparency alike.
-
-    Raises
-    ------
-    ValueError
-        If the file ends early or is no image, or no longer has the size it had.
-    """
-    try:
-        return cv2.cvtColor(decode(record), cv2.COLOR_BGR2RGB)
-    except DataError as error:
-        raise ValueError(f"{record.image}: {error}") from None
-
-
-def decode(record: Record) -> UInt8[np.ndarray, "H W 3"]:
-    """The pixels in OpenCV's order, BGR; DataError if there are none, too few or too many."""
-    image = pixels.decode(record.image.read_bytes(), record.upright)
-    height, width = image.shape[:2]
-    if (width, height) != record.size:
-        expected = f"expected {record.size[0]} × {record.size[1]}"
-        raise DataError(f"wrong size: {width} × {height}, {expected}")
-    return image
-
-
-def decoding_problem(record: Record) -> Problem | None:
-    """What is wrong with an image's pixels, if anything is."""
-    try:
-        decode(record)
-    except DataError as error:
-        return Problem(record.image, "", str(error))
-    except OSError as error:
-        return Problem(record.image, "", f"corrupt image: {error}")
-    return None

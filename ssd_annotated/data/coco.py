@@ -1,25 +1,11 @@
-"""Folders of images with one JSON file in COCO's format, as many annotation tools write it.
+"""Folders of images with one JSON file in COCO's format, as many annotation tools write it."""
 
-The file lists ``images``, ``annotations`` and ``categories``, each by its id. pycocotools, the
-extra ``coco``, tells which annotation belongs to which image.
-"""
-
-import contextlib
-import io
-import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PureWindowsPath
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
-from ssd_annotated.data.annotation import DataError, Problem
-from ssd_annotated.data.entries import Entry, order, read_categories, read_id, read_record
-from ssd_annotated.data.find import in_share
-from ssd_annotated.data.folder import AnnotatedFolder, check_class_names
-from ssd_annotated.data.pairs import IMAGE_FOLDERS
-from ssd_annotated.support.checks import check_choice
-from ssd_annotated.support.extras import need
-
-LISTS = ("images", "annotations", "categories")
+from ssd_annotated.data.find import find_json
+from ssd_annotated.data.folder import AnnotatedFolder
 
 
 class COCOFolder(AnnotatedFolder):
@@ -40,14 +26,9 @@ class COCOFolder(AnnotatedFolder):
         their ids: gaps between the ids close, so that COCO's 80 categories, numbered up to 90,
         become the labels 1 … 80.
     on_bad
-        ``"raise"`` or ``"skip"``, as for :class:`~ssd_annotated.data.voc.VOCFolder`.
+        ``"raise"`` or ``"skip"``, as for every :class:`~ssd_annotated.data.folder.AnnotatedFolder`.
     crowds
-        ``"ignore"``, as COCO does: what it calls a crowd, many objects in one box, is ``crowd`` and
-        ``difficult``, so :class:`~ssd_annotated.data.augment.Augmented` leaves it out of training
-        and evaluation ignores what is found there. ``"keep"``: a crowd is an object like any other.
-    share
-        None, or the share of the images to take: ``"0.9"``, or ``"-0.1"`` for the rest (see
-        :func:`~ssd_annotated.data.find.in_share`).
+        ``"ignore"``, as COCO does, or ``"keep"``, as for every `AnnotatedFolder`.
 
     Raises
     ------
@@ -64,11 +45,9 @@ class COCOFolder(AnnotatedFolder):
     Notes
     -----
     cocodataset.org, "Data format": a box is ``[x, y, width, height]`` in pixels counted from 0 at
-    the corner of the image, not from its first pixel as VOC's. A box that sticks out is cut at the
-    border, and counted (`notes`) if it is by more than rounding; it is bad if it lies outside or
-    would lose more than half its area. A box without width or height is bad, too (COCO 2017's
-    training set has two: github.com/cocodataset/cocoapi, issue 355). Without a ``bbox`` an object
-    has that of its polygon, and without a size an image has its own.
+    the corner of the image, not from its first pixel as VOC's. A box without width or height is bad
+    (COCO 2017's training set has two: github.com/cocodataset/cocoapi, issue 355). Without a
+    ``bbox`` an object has that of its polygon, and without a size an image has its own.
     """
 
     def __init__(
@@ -78,126 +57,6 @@ class COCOFolder(AnnotatedFolder):
         class_names: Sequence[str] | None = None,
         on_bad: Literal["raise", "skip"] = "raise",
         crowds: Literal["ignore", "keep"] = "ignore",
-        share: str | None = None,
     ) -> None:
-        super().__init__(on_bad)
-        check_choice("crowds", crowds, ("ignore", "keep"))
-        self._file = Path(annotations)
-        if images is not None and not Path(images).is_dir():
-            raise FileNotFoundError(f"{images}: no such folder")
-        content = read_json(self._file)
-        self.folder = find_images(self._file, content["images"]) if images is None else Path(images)
-        index = self._index(content)
-        categories = self._categories(content["categories"], index)
-        own = ("background", *(n for n in categories.values() if n != "background"))
-        expected = check_class_names(own if class_names is None else class_names)
-        for info, things in self._listed(index, share):
-            where = f"image {info['id']}"
-            names = categories, expected, crowds == "keep"
-            self._add(self._file, where, read_record, self._file, self.folder, info, things, *names)
-        self._finish(expected)
-
-    def _categories(self, entries: list, index: object) -> dict[int | str, str]:
-        """The names of the categories by their ids."""
-        try:
-            return read_categories(entries, {t["category_id"] for t in index.anns.values()})
-        except DataError as error:
-            raise ValueError(f"{self._file}: categories: {error}") from None
-
-    def _listed(self, index: object, share: str | None) -> Iterator[tuple[Entry, list[Entry]]]:
-        """Every image of a share once, with its annotations."""
-        seen = set()
-        for image_id, info in sorted(index.imgs.items(), key=lambda pair: order(pair[0])):
-            name = str(info.get("file_name", image_id))
-            if share is not None and not in_share(name, share):
-                continue
-            if name in seen:
-                self._leave_out(Problem(self._file, f"image {image_id}", f"listed twice: {name}"))
-                continue
-            seen.add(name)
-            yield info, index.imgToAnns[image_id]
-
-    def _index(self, content: dict[str, list]) -> object:
-        """pycocotools' index of the file, without what it cannot take."""
-        images = self._whole("image", content["images"], ["id"])
-        things = self._whole(
-            "annotation", content["annotations"], ["id", "image_id", "category_id"]
-        )
-        index = make_index({"images": images, "annotations": things})
-        for thing in things:
-            if thing["image_id"] not in index.imgs:
-                what = f"unknown image: image_id is {thing['image_id']}"
-                self._leave_out(Problem(self._file, f"annotation {thing['id']}", what))
-        return index
-
-    def _whole(self, kind: str, entries: list, keys: list[str]) -> list[Entry]:
-        """The entries that can be indexed: they have ids under all keys, and one of their own.
-
-        pycocotools would stop at the first that has not, and mix up those with the same id.
-        """
-        whole, seen = [], set()
-        for number, entry in enumerate(entries, start=1):
-            try:
-                ids = {key: read_id(entry, key) for key in keys}
-                if ids["id"] in seen:
-                    raise DataError("listed twice")
-            except DataError as error:
-                known = isinstance(entry, dict) and "id" in entry
-                where = f"{kind} {entry['id']}" if known else f"{kind} number {number} of the list"
-                self._leave_out(Problem(self._file, where, str(error)))
-                continue
-            seen.add(ids["id"])
-            whole.append(entry | ids)
-        return whole
-
-
-# --- The file -------------------------------------------------------------------------------------
-
-
-def read_json(file: Path) -> dict[str, list]:
-    """The three lists of a file in COCO's format."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file")
-    try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError, OSError) as error:
-        raise ValueError(f"{file}: malformed JSON: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in LISTS):
-        raise ValueError(f"{file}: not COCO's format: it must have lists of {', '.join(LISTS)}")
-    return {name: content[name] for name in LISTS}
-
-
-def find_images(file: Path, entries: list) -> Path:
-    """The folder, the file's own or one near it, that holds the first image of a file.
-
-    Near are folders for images, and those that share their name with the file, as ``train2017``
-    and ``instances_train2017.json``.
-    """
-    names = [e["file_name"] for e in entries if isinstance(e, dict) and e.get("file_name")]
-    if not names:
-        return file.parent
-    path = PureWindowsPath(str(names[0]).strip())  # parts at both slashes
-    near = [folder for base in (file.parent, file.parent.parent) for folder in inside(base, file)]
-    for name in (path.as_posix(), path.name):
-        for folder in near:
-            if (folder / name).is_file():
-                return folder
-    raise FileNotFoundError(f"{file}: no folder near it holds {names[0]}; give IMAGES:{file}")
-
-
-def inside(base: Path, file: Path) -> Iterator[Path]:
-    """A folder, those in it that may hold the images of a file, and those in these."""
-    yield base
-    for folder in sorted(f for f in base.iterdir() if f.is_dir()):
-        if folder.name.lower() in IMAGE_FOLDERS or folder.name in file.stem:
-            yield from inside(folder, file)
-
-
-def make_index(content: dict[str, list]) -> object:
-    """pycocotools' index of the file, silently: the library reports to the screen."""
-    library = need("pycocotools.coco", "coco", "COCO's format")
-    with contextlib.redirect_stdout(io.StringIO()):
-        index = library.COCO()
-        index.dataset = content
-        index.createIndex()
-    return index
+        found = find_json(Path(annotations), None if images is None else Path(images))
+        super().__init__([found], class_names, on_bad, crowds)

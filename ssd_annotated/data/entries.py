@@ -1,56 +1,177 @@
-"""The entries of a file in COCO's format: what they say, or what is wrong with them.
+"""A file in COCO's format: its images and what it says of them, or what is wrong with it.
+
+The file lists ``images``, ``annotations`` and ``categories``, each by its id. pycocotools, the
+extra ``coco``, tells which annotation belongs to which image.
 
 Tools differ in how they write the same thing: ids and numbers may be strings, sizes and crowds
 absent, a box only the outline of its polygon, a path that of another machine.
 """
 
+import contextlib
+import io
+import json
 import math
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path, PureWindowsPath
 
 from ssd_annotated.data.annotation import (
+    Box,
     DataError,
+    Found,
+    Item,
     Problem,
-    Record,
     Thing,
+    Written,
     check_class,
-    fit_box,
-    frame_of,
-    make_record,
+    check_size,
 )
+from ssd_annotated.data.items import IMAGE_FOLDERS
+from ssd_annotated.support.extras import need
 
 Entry = dict[str, object]
 Key = int | str  # an id
 LARGEST = 1e9  # no image is as large, in pixels
+LISTS = ("images", "annotations", "categories")
 
 
-def read_record(
-    file: Path,
-    folder: Path,
-    info: Entry,
-    things: list[Entry],
-    categories: dict[Key, str],
-    expected: tuple[str, ...],
-    keep_crowds: bool,
-) -> tuple[Record, list[Problem]]:
-    """Read one image's entry and its annotations, leaving out those that are returned as problems.
+def read_coco(file: Path, images: Path | None = None) -> Found:
+    """What a file in COCO's format holds: images in the order of their ids, and its classes.
+
+    Parameters
+    ----------
+    images
+        The folder of the images. None: the folder of the file or one near it, ``images`` for
+        example, where the first image is.
 
     Raises
     ------
-    DataError, FileNotFoundError
-        If the image as a whole cannot be used.
+    ImportError
+        If pycocotools is not installed.
+    FileNotFoundError
+        If the folder or the file does not exist.
+    ValueError
+        If the file is no JSON, lacks one of its three lists, or its categories make no sense.
     """
-    image = find_image(folder, read_text(info, "file_name"))
-    frame = frame_of(image, read_size(info))
-    objects, problems = [], []
-    for thing in things:
-        name = categories.get(thing["category_id"], "of no category")
+    if images is not None and not images.is_dir():
+        raise FileNotFoundError(f"{images}: no such folder")
+    content = read_json(file)
+    folder = find_images(file, content["images"]) if images is None else images
+    index, problems = index_of(file, content)
+    categories = categories_of(file, content, index)
+    items = []
+    for image_id, info in sorted(index.imgs.items(), key=lambda pair: order(pair[0])):
+        name = str(info.get("file_name", image_id))
+        read = partial(read_entry, folder, info, index.imgToAnns[image_id], categories)
+        items.append(Item(name, file, f"image {image_id}", file, (file, name), read))
+    names = tuple(name for name in categories.values() if name != "background")
+    return Found(tuple(items), (), tuple(problems), names, (folder,))
+
+
+def read_json(file: Path) -> dict[str, list]:
+    """The three lists of a file in COCO's format."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file")
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError, OSError) as error:
+        raise ValueError(f"{file}: malformed JSON: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in LISTS):
+        raise ValueError(f"{file}: not COCO's format: it must have lists of {', '.join(LISTS)}")
+    return {name: content[name] for name in LISTS}
+
+
+def find_images(file: Path, entries: list) -> Path:
+    """The folder, the file's own or one near it, that holds the first image of a file.
+
+    Near are folders for images, and those that share their name with the file, as ``train2017``
+    and ``instances_train2017.json``.
+    """
+    names = [e["file_name"] for e in entries if isinstance(e, dict) and e.get("file_name")]
+    if not names:
+        return file.parent
+    path = PureWindowsPath(str(names[0]).strip())  # parts at both slashes
+    near = [folder for base in (file.parent, file.parent.parent) for folder in inside(base, file)]
+    for name in (path.as_posix(), path.name):
+        for folder in near:
+            if (folder / name).is_file():
+                return folder
+    raise FileNotFoundError(f"{file}: no folder near it holds {names[0]}; give IMAGES:{file}")
+
+
+def inside(base: Path, file: Path) -> Iterator[Path]:
+    """A folder, those in it that may hold the images of a file, and those in these."""
+    yield base
+    for folder in sorted(f for f in base.iterdir() if f.is_dir()):
+        if folder.name.lower() in IMAGE_FOLDERS or folder.name in file.stem:
+            yield from inside(folder, file)
+
+
+def index_of(file: Path, content: dict[str, list]) -> tuple[object, list[Problem]]:
+    """pycocotools' index of a file, silently, for it reports to the screen; and what it lacks."""
+    library = need("pycocotools.coco", "coco", "COCO's format")
+    images, problems = whole_entries(file, "image", content["images"], ["id"])
+    keys = ["id", "image_id", "category_id"]
+    things, more = whole_entries(file, "annotation", content["annotations"], keys)
+    with contextlib.redirect_stdout(io.StringIO()):
+        index = library.COCO()
+        index.dataset = {"images": images, "annotations": things}
+        index.createIndex()
+    lost = [
+        Problem(file, f"annotation {t['id']}", f"unknown image: image_id is {t['image_id']}")
+        for t in things
+        if t["image_id"] not in index.imgs
+    ]
+    return index, problems + more + lost
+
+
+def whole_entries(
+    file: Path, kind: str, entries: list, keys: list[str]
+) -> tuple[list[Entry], list[Problem]]:
+    """The entries that have ids under all keys, and one of their own; and the problem of others.
+
+    pycocotools would stop at the first without, and mix up those with the same id.
+    """
+    whole, problems = {}, []
+    for number, entry in enumerate(entries, start=1):
         try:
-            objects.append(read_object(thing, frame.size, categories, expected, keep_crowds))
+            ids = {key: read_id(entry, key) for key in keys}
+            if ids["id"] in whole:
+                raise DataError("listed twice")
+            whole[ids["id"]] = entry | ids
         except DataError as error:
-            problems.append(Problem(file, f"annotation {thing['id']} ({name})", str(error)))
-    return make_record(file, image, frame, objects), problems
+            known = isinstance(entry, dict) and "id" in entry
+            where = f"{kind} {entry['id']}" if known else f"{kind} number {number} of the list"
+            problems.append(Problem(file, where, str(error)))
+    return list(whole.values()), problems
+
+
+def categories_of(file: Path, content: dict[str, list], index: object) -> dict[Key, str]:
+    """The names of a file's categories by their ids."""
+    try:
+        used = {thing["category_id"] for thing in index.anns.values()}
+        return read_categories(content["categories"], used)
+    except DataError as error:
+        raise ValueError(f"{file}: categories: {error}") from None
+
+
+# --- One image ------------------------------------------------------------------------------------
+
+
+def read_entry(
+    folder: Path, info: Entry, things: list[Entry], categories: dict[Key, str]
+) -> Written:
+    """What one image's entry and its annotations say."""
+    image = find_image(folder, read_text(info, "file_name"))
+    objects = [
+        (
+            f"annotation {thing['id']} ({categories.get(thing['category_id'], 'of no category')})",
+            partial(read_object, thing, categories),
+        )
+        for thing in things
+    ]
+    return Written(image, read_size(info), objects)
 
 
 def find_image(folder: Path, name: str) -> Path:
@@ -70,30 +191,22 @@ def read_size(info: Entry) -> tuple[int, int] | None:
     """Width and height in pixels; None if they are absent, null or 0."""
     if not (info.get("width") and info.get("height")):
         return None
-    width, height = (read_number(info[key], key) for key in ("width", "height"))
-    if width < 1 or height < 1 or width % 1 or height % 1:
-        raise DataError(f"impossible size: {width:g} × {height:g}")
-    return int(width), int(height)
+    return check_size(*(read_number(info[key], key) for key in ("width", "height")))
 
 
 # --- One object -----------------------------------------------------------------------------------
 
 
 def read_object(
-    thing: Entry,
-    size: tuple[int, int],
-    categories: dict[Key, str],
-    expected: tuple[str, ...],
-    keep_crowds: bool,
+    thing: Entry, categories: dict[Key, str], expected: tuple[str, ...] | None
 ) -> Thing:
     """Name and box of an annotation, and whether it is a crowd."""
     category = thing["category_id"]
     if category not in categories:
         raise DataError(f"unknown class: there is no category {category}")
     name = check_class(categories[category], expected)
-    crowd = read_crowd(thing) and not keep_crowds
-    box, excess = read_box(thing, size)
-    return Thing(name, box, excess, difficult=crowd, crowd=crowd)
+    crowd = read_crowd(thing)
+    return Thing(name, *read_box(thing), crowd=crowd)
 
 
 def read_crowd(thing: Entry) -> bool:
@@ -104,22 +217,20 @@ def read_crowd(thing: Entry) -> bool:
     return bool(int(crowd))
 
 
-def read_box(
-    thing: Entry, size: tuple[int, int]
-) -> tuple[tuple[float, float, float, float], float]:
-    """``xyxy`` fractions of a ``bbox``, whose pixels count from 0; or of a polygon without one."""
+def read_box(thing: Entry) -> tuple[Box, str]:
+    """The edges of a ``bbox``, or of a polygon without one; and how they are written."""
     if not thing.get("bbox") and thing.get("segmentation"):
-        corners = surround(thing["segmentation"])
-        written = "left {:g}, top {:g}, right {:g}, bottom {:g} of its polygon".format(*corners)
-        return fit_box(corners, size, written)
+        edges = surround(thing["segmentation"])
+        names = "left {:g}, top {:g}, right {:g}, bottom {:g}".format(*edges)
+        return edges, f"{names} of its polygon"
     box = read_key(thing, "bbox")
     if not isinstance(box, list) or len(box) != 4:
         raise DataError(f"not four numbers: bbox is {box!r:.60}")
     x, y, w, h = (read_number(number, "bbox", box) for number in box)
-    return fit_box((x, y, x + w, y + h), size, f"x {x:g}, y {y:g}, width {w:g}, height {h:g}")
+    return (x, y, x + w, y + h), f"x {x:g}, y {y:g}, width {w:g}, height {h:g}"
 
 
-def surround(polygons: object) -> tuple[float, float, float, float]:
+def surround(polygons: object) -> Box:
     """Left, top, right and bottom of one or several polygons, lists of x, y, x, y, …"""
     lists = polygons if isinstance(polygons, list) else [None]
     lists = lists if isinstance(lists[0], list) else [lists]
@@ -141,19 +252,17 @@ def read_categories(entries: Sequence[object], used: Collection[Key]) -> dict[Ke
     Left out is the group that Roboflow puts above the classes: it is the supercategory of others,
     "none" is its own, and no annotation uses it. DataError if an entry makes no sense.
     """
-    names = {read_id(entry, "id"): read_text(entry, "name") for entry in entries}
-    for which, values in (
-        ("id", [read_id(entry, "id") for entry in entries]),
-        ("name", [read_text(entry, "name") for entry in entries]),
-    ):
+    ids = [read_id(entry, "id") for entry in entries]
+    names = [read_text(entry, "name") for entry in entries]
+    for which, values in (("id", ids), ("name", names)):
         if len(set(values)) < len(values):
             raise DataError(f"two have the same {which}: {tuple(values)}")
-    above = {read_id(entry, "id"): entry.get("supercategory") for entry in entries}
-    groups = {k for k, name in names.items() if above[k] == "none" and name in above.values()}
-    kept = [key for key in sorted(names, key=order) if key not in groups or key in used]
+    above = [entry.get("supercategory") for entry in entries]
+    groups = {k for k, n, group in zip(ids, names, above) if group == "none" and n in above}
+    kept = {k: n for k, n in zip(ids, names) if k not in groups or k in used}
     if not kept:
         raise DataError("there are none")
-    return {key: names[key] for key in kept}
+    return dict(sorted(kept.items(), key=lambda pair: order(pair[0])))
 
 
 def read_key(entry: object, key: str) -> object:

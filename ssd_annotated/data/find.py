@@ -11,37 +11,21 @@ whole folder.
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path, PureWindowsPath
 
-from ssd_annotated.data.kinds import (
-    OTHER,
-    SETS,
-    JSONPart,
-    Kind,
-    Part,
-    XMLPart,
-    count_of,
-    understand,
-)
-from ssd_annotated.data.pairs import SUFFIXES
+from ssd_annotated.data.annotation import Found
+from ssd_annotated.data.entries import read_coco
+from ssd_annotated.data.items import SUFFIXES
+from ssd_annotated.data.kinds import OTHER, SETS, Kind, count_of, understand
 
 #: Between root and set: a colon, unless it is the one after the letter of a Windows drive.
 COLON = re.compile(r":(?![\\/])|(?<!^[A-Za-z])(?<!:[A-Za-z]):")
 SHARE = re.compile(r"-?0?\.\d+")
 EVERYTHING = "all"
 UNNAMED = {"default"}  # CVAT's name for the only set of a task
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a DATA argument names: in one line, how it was understood; its parts; what to say."""
-
-    how: str
-    parts: tuple[Part, ...]
-    notes: tuple[str, ...] = ()
 
 
 def split_data(text: str) -> tuple[str, str | None]:
@@ -58,7 +42,12 @@ def split_data(text: str) -> tuple[str, str | None]:
     return root, rest
 
 
-def find(root: str | Path, given: str | None = None, wanted: str = EVERYTHING) -> Found:
+def find(
+    root: str | Path,
+    given: str | None = None,
+    wanted: str = EVERYTHING,
+    only_xml: bool = False,
+) -> Found:
     """Find the images that a DATA argument names.
 
     Parameters
@@ -71,6 +60,8 @@ def find(root: str | Path, given: str | None = None, wanted: str = EVERYTHING) -
     wanted
         The set to take if none is given, or ``"all"``. A folder without sets is then taken whole,
         but not for ``"val"``: nobody should validate on what was trained on without knowing it.
+    only_xml
+        Refuse a folder with COCO's JSON, which is not read.
 
     Raises
     ------
@@ -79,38 +70,57 @@ def find(root: str | Path, given: str | None = None, wanted: str = EVERYTHING) -
     ValueError
         If the folder is of no known kind, a set is empty, or it is unclear what is meant.
     """
-    if (given or "").lower().endswith(".json"):
-        return find_json(Path(given), Path(root), None)
-    if str(root).lower().endswith(".json"):
-        folder, file = split_data(str(root))
-        return find_json(Path(file or folder), Path(folder) if file else None, given)
-    if given and SHARE.fullmatch(given):
-        folder, name = (str(root), None) if Path(root).exists() else split_data(str(root))
-        return take_share(understand(Path(folder)), name, given)
+    share = given if given and SHARE.fullmatch(given) else None
+    if is_json(given):
+        return find_json(Path(given), Path(root))
+    if is_json(root):
+        images, file = split_data(str(root))
+        if given not in (None, EVERYTHING, share):
+            raise ValueError(f"{root}: {given!r} is no share of it, such as 0.9 or -0.1")
+        return find_json(Path(file or images), Path(images) if file else None, share)
+    if share:
+        root, given = (root, None) if Path(root).exists() else split_data(str(root))
     kind = understand(Path(root))
-    names = choose_sets(kind, given, wanted)
-    read = [kind.read(name) for name in names or [None]]
-    parts = tuple(part for found, _ in read for part in found)
-    notes = tuple(note for _, said in read for note in said)
-    if given is None and wanted not in (EVERYTHING, *names) and has_no_sets(kind):
-        notes = (f"{root}: no sets, so all of it is taken as {wanted!r}", *notes)
-    count = count_items(parts)
-    taken = (", ".join(names) or EVERYTHING) + (f" ({count_of(count)})" if count else "")
-    return Found(f"{root}: {kind.words}; taken: {taken}", parts, notes)
+    if only_xml and kind.in_json:
+        raise ValueError(f"{root}: {kind.words}: no XML; read it with COCOFolder")
+    if share and given is None and not is_whole(kind):
+        there = f"has sets, {', '.join(kind.sets)}; {root}:SET:{share} is a share of one"
+        raise ValueError(f"{root}: {there}")
+    names = choose_sets(kind, given, EVERYTHING if share else wanted)
+    found = join([kind.read(name) for name in names or [None]])
+    if given is None and not share and wanted not in (EVERYTHING, *names) and has_no_sets(kind):
+        said = f"{root}: no sets, so all of it is taken as {wanted!r}"
+        found = found._replace(notes=(said, *found.notes))
+    return take(found, root, kind.words, given if share else ", ".join(names), share)
 
 
-def count_items(parts: Sequence[Part]) -> int:
-    """How many images the parts with XML have; those in COCO's format are not counted yet."""
-    return sum(len(part.items) for part in parts if isinstance(part, XMLPart))
+def is_json(name: str | Path | None) -> bool:
+    """Whether a file of this name is one in COCO's format."""
+    return str(name).lower().endswith(".json")
 
 
-def find_json(file: Path, images: Path | None, share: str | None) -> Found:
+def find_json(file: Path, images: Path | None, share: str | None = None) -> Found:
     """A file in COCO's format, or a share of it."""
-    if share not in (None, EVERYTHING) and not SHARE.fullmatch(share):
-        raise ValueError(f"{file}: {share!r} is no share of it, such as 0.9 or -0.1")
-    share = None if share == EVERYTHING else share
-    taken = f"the share {share}" if share else EVERYTHING
-    return Found(f"{file}: COCO's JSON; taken: {taken}", (JSONPart(file, images, share),))
+    return take(read_coco(file, images), file, "COCO's JSON", None, share)
+
+
+def join(found: Sequence[Found]) -> Found:
+    """All that was found, as one."""
+    return Found(*(tuple(chain.from_iterable(field)) for field in zip(*found)))
+
+
+def take(found: Found, root: str | Path, words: str, sets: str | None, share: str | None) -> Found:
+    """Take what was found, or a share of it, and say in a line how the argument was understood."""
+    taken, count = sets or EVERYTHING, count_of(len(found.items))
+    if share:
+        items = tuple(item for item in found.items if in_share(item.name, share))
+        if found.items and not items:
+            raise ValueError(f"{root}: the share {share} is empty: none of {count}")
+        found = found._replace(items=items)
+        taken = f"the share {share} of {sets}" if sets else f"the share {share}"
+        count = f"{len(items)} of {count}"
+    places = f" in {', '.join(map(str, found.folders))}" if found.folders else ""
+    return found._replace(how=f"{root}: {words}; taken: {taken} ({count}{places})")
 
 
 # --- Sets -----------------------------------------------------------------------------------------
@@ -164,30 +174,6 @@ def no_such_set(kind: Kind, name: str) -> str:
 
 
 # --- Shares ---------------------------------------------------------------------------------------
-
-
-def take_share(kind: Kind, name: str | None, share: str) -> Found:
-    """A share of a set, or of a folder that nobody has divided."""
-    if name is None and not is_whole(kind):
-        there = f"has sets, {', '.join(kind.sets)}; {kind.root}:SET:{share} is a share of one"
-        raise ValueError(f"{kind.root}: {there}")
-    chosen = choose_sets(kind, name, EVERYTHING)
-    parts, notes = kind.read(chosen[0] if chosen else None)
-    shared = tuple(share_of(part, share) for part in parts)
-    whole, count = count_items(parts), count_items(shared)
-    images = f" ({count} of {count_of(whole)})" if whole else ""
-    if whole and not count:
-        raise ValueError(f"{kind.root}: the share {share} is empty: none of {count_of(whole)}")
-    of = f" of {name}" if name else ""
-    how = f"{kind.root}: {kind.words}; taken: the share {share}{of}{images}"
-    return Found(how, shared, tuple(notes))
-
-
-def share_of(part: Part, share: str) -> Part:
-    """The part of a part; COCO's file has to be read for it."""
-    if isinstance(part, JSONPart):
-        return replace(part, share=share)
-    return replace(part, items=tuple(item for item in part.items if in_share(item.name, share)))
 
 
 def in_share(name: str, share: str) -> bool:

@@ -1,4 +1,4 @@
-"""What every folder of annotated images can do, no matter in which format.
+"""Folders of annotated images as data sets, no matter in which format.
 
 Annotations and the headers of the images are read once; pixels when they are asked for. Whatever is
 wrong is an error that names the file, the object and the value, or is left out, counted and
@@ -7,7 +7,7 @@ reported: never silent.
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -18,56 +18,83 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssd_annotated.data.annotation import (
-    DataError,
-    Problem,
-    Record,
-    decoding_problem,
-    read_image,
-)
+from ssd_annotated.data.annotation import DataError, Found, Item, Problem
+from ssd_annotated.data.find import EVERYTHING, find, split_data
+from ssd_annotated.data.record import Record, decoding_problem, read_image, read_record
 from ssd_annotated.support.checks import check_choice
 
 
 class AnnotatedFolder(Dataset):
-    """Images with boxes: records in, items out, and a list of what was left out.
+    """Images with boxes: what was found comes in, images and targets go out.
 
     An item is the image, uint8 RGB (height, width, 3) of its own size, and its target: ``boxes``
     (G, 4) ``xyxy`` fractions, ``labels`` (G,) 1 … C − 1, ``difficult``, ``truncated`` and ``crowd``
     (G,). A crowd, many objects in one box, is difficult as well; only COCO's format knows crowds.
-    `understood` says in a line for each folder how it was read. A class that derives from this one
-    calls `tell`, then `_add` for every image, and `_finish` in the end.
+
+    `understood` says in a line for each folder how it was read.
+
+    Parameters
+    ----------
+    found
+        What was found; images with XML come first.
+    class_names
+        Class names, ``"background"`` first. By default those that occur in XML, in alphabetical
+        order, then those that files in COCO's format list.
+    on_bad
+        ``"raise"``: the first bad thing is an error. ``"skip"``: a bad object is left out, or a bad
+        image with all its objects; `problems` lists them and `report` says how many. Then every
+        image is decoded once, now, so that no run meets a corrupt one later; with ``"raise"`` that
+        is left to `verify`. An image whose last object is left out stays, as one without objects.
+    crowds
+        ``"ignore"``, as COCO does: what it calls a crowd is ``crowd`` and ``difficult``, so
+        :class:`~ssd_annotated.data.augment.Augmented` leaves it out of training and evaluation
+        ignores what is found there. ``"keep"``: a crowd is an object like any other.
+
+    Notes
+    -----
+    A box that sticks out is cut at the border, and counted (`notes`) if it is by more than
+    rounding; it is bad if it lies outside or would lose more than half its area.
     """
 
-    class_names: tuple[str, ...]
-
-    def __init__(self, on_bad: Literal["raise", "skip"]) -> None:
+    def __init__(
+        self,
+        found: Sequence[Found],
+        class_names: Sequence[str] | None = None,
+        on_bad: Literal["raise", "skip"] = "raise",
+        crowds: Literal["ignore", "keep"] = "ignore",
+    ) -> None:
         check_choice("on_bad", on_bad, ("raise", "skip"))
+        check_choice("crowds", crowds, ("ignore", "keep"))
+        expected = None if class_names is None else check_class_names(class_names)
         self.on_bad = on_bad
-        self.understood: list[str] = []
+        self.understood = [one.how for one in found]
+        self.said = [note for one in found for note in one.notes]
         self.problems: list[Problem] = []
         self.records: list[Record] = []
-        self._said: list[str] = []
+        found = sorted(found, key=lambda one: len(one.class_names) > 0)
+        for problem in (problem for one in found for problem in one.problems):
+            self._leave_out(problem)
+        seen = set()
+        for item in (item for one in found for item in one.items):
+            if item.key in seen:
+                self._leave_out(Problem(item.listing, item.where, f"listed twice: {item.name}"))
+                continue
+            seen.add(item.key)
+            self._read(item, expected, crowds == "keep")
+        if on_bad == "skip":
+            self.verify()
+        if not self.records:
+            raise ValueError(f"no image is left:\n{self.report()}")
+        listed = [name for one in found for name in one.class_names]
+        self.class_names = expected or self._discover(listed)
 
-    def tell(self, understood: Sequence[str], notes: Sequence[str]) -> None:
-        """Remember how the folders were understood, and what else is worth saying about them."""
-        self.understood, self._said = list(understood), list(notes)
-
-    def _add(
-        self,
-        file: Path,
-        image: str,
-        read: Callable[..., tuple[Record, list[Problem]]],
-        *arguments: object,
-    ) -> None:
-        """Add the record that `read` makes of the arguments, or say what is wrong with the image.
-
-        `image` says which of the file's images it is; empty if the file is about one image only.
-        """
+    def _read(self, item: Item, expected: tuple[str, ...] | None, keep_crowds: bool) -> None:
+        """Add the record of an image, or say what is wrong with it."""
         try:
-            record, problems = read(*arguments)
+            record, problems = read_record(item, expected, keep_crowds)
         except (DataError, FileNotFoundError) as error:
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-            self._leave_out(Problem(file, image, str(error)), kind)
+            self._leave_out(Problem(item.file, item.where, str(error)), kind)
             return
         for problem in problems:
             self._leave_out(problem)
@@ -78,15 +105,13 @@ class AnnotatedFolder(Dataset):
             raise error(str(problem)) from None
         self.problems.append(problem)
 
-    def _finish(self, class_names: tuple[str, ...] | None) -> None:
-        """Look at every image if bad ones may be left out; see what is left; name the classes."""
-        if self.on_bad == "skip":
-            self.verify()
-        if not self.records:
-            raise ValueError(f"no image is left:\n{self.report()}")
-        if not class_names and not any(record.names for record in self.records):
+    def _discover(self, listed: Sequence[str]) -> tuple[str, ...]:
+        """``"background"``, the classes that occur in XML, and those that are listed."""
+        texts = [r for r in self.records if r.annotation.suffix.lower() == ".xml"]
+        found = sorted({name for record in texts for name in record.names})
+        if not found and not listed:
             raise ValueError(f"no image has an object: give class_names\n{self.report()}")
-        self.class_names = class_names or discover(self.records)
+        return tuple(dict.fromkeys(("background", *found, *listed)))
 
     def __len__(self) -> int:
         return len(self.records)
@@ -116,7 +141,7 @@ class AnnotatedFolder(Dataset):
     @property
     def notes(self) -> list[str]:
         """What is not wrong but worth knowing, a line each; empty if there is nothing to say."""
-        return [*self._said, *count_notes(self.records)]
+        return [*self.said, *count_notes(self.records)]
 
     def verify(self) -> None:
         """Decode every image once; a corrupt one is an error, or left out with ``"skip"``.
@@ -174,6 +199,44 @@ def check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def discover(records: list[Record]) -> tuple[str, ...]:
-    """``"background"`` and the names that occur, in alphabetical order."""
-    return ("background", *sorted({name for record in records for name in record.names}))
+# --- Any folder -----------------------------------------------------------------------------------
+
+
+def open_data(
+    *data: str | Path | tuple[str | Path, str | None],
+    wanted: str = EVERYTHING,
+    class_names: Sequence[str] | None = None,
+    on_bad: Literal["raise", "skip"] = "raise",
+    crowds: Literal["ignore", "keep"] = "ignore",
+) -> AnnotatedFolder:
+    """Open folders of annotated images, whatever tool wrote them, as one data set.
+
+    Parameters
+    ----------
+    data
+        Each a string as on the command line, ``"photographs"``, ``"VOC2007:trainval"``,
+        ``"photographs:0.9"`` or ``"val2017:annotations/instances_val2017.json"``; a path; or a pair
+        of a root and a set, which may be None.
+    wanted
+        The set to take where none is named; by default everything (see
+        :func:`~ssd_annotated.data.find.find`).
+    class_names, on_bad, crowds
+        As for :class:`AnnotatedFolder`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, ImportError
+        As :class:`~ssd_annotated.data.voc.VOCFolder`, :class:`~ssd_annotated.data.coco.COCOFolder`
+        and :func:`~ssd_annotated.data.find.find` do.
+    """
+    if not data:
+        raise ValueError("give at least one folder")
+    found = [find(*as_pair(one), wanted) for one in data]
+    return AnnotatedFolder(found, class_names, on_bad, crowds)
+
+
+def as_pair(data: str | Path | tuple[str | Path, str | None]) -> tuple[str | Path, str | None]:
+    """A DATA argument as a root and a set."""
+    if isinstance(data, str):
+        return split_data(data)
+    return (data, None) if isinstance(data, Path) else tuple(data)

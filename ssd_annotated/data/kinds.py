@@ -16,21 +16,14 @@ import mmap
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from ssd_annotated.data.lists import find_lists, list_sets, read_list
-from ssd_annotated.data.pairs import (
-    ANNOTATION_FOLDERS,
-    IMAGE_FOLDERS,
-    SUFFIXES,
-    Item,
-    pair,
-    stems,
-    walk,
-)
+from ssd_annotated.data.annotation import Found
+from ssd_annotated.data.entries import read_coco
+from ssd_annotated.data.items import SUFFIXES, ending, pair, paired_item, read_voc, stems, walk
 
 #: Names of sets, by what folders and files are called.
 SETS = {
@@ -43,39 +36,19 @@ MOST_JSON = 20  # more JSON files in a folder are one for each image, and not CO
 OTHER_TASKS = ("captions", "image_info", "panoptic", "person_keypoints", "stuff")  # COCO's own
 
 
-@dataclass(frozen=True)
-class XMLPart:
-    """Images with an XML file each; `listing` is the file or folder that says which."""
-
-    listing: Path
-    items: tuple[Item, ...]
-
-
-@dataclass(frozen=True)
-class JSONPart:
-    """A file in COCO's format; the folder of its images, None: to be found; a share of them."""
-
-    file: Path
-    images: Path | None = None
-    share: str | None = None
-
-
-Part = XMLPart | JSONPart
-
-
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """A folder that was understood: in words; the names of its sets; and how to read one of them.
 
-    The set None is the whole folder, if there are no sets. `read` returns parts and what is worth
-    saying about them. `lists` is the folder of the files that make the sets, if these do.
+    The set None is the whole folder, if there are no sets. `lists` is the folder of the files that
+    make the sets, if these do.
     """
 
     root: Path
     words: str
     sets: tuple[str, ...]
-    read: Callable[[str | None], tuple[list[Part], list[str]]]
+    read: Callable[[str | None], Found]
     lists: Path | None = None
+    in_json: bool = False
 
 
 def understand(root: Path) -> Kind:
@@ -93,16 +66,17 @@ def understand(root: Path) -> Kind:
         raise FileNotFoundError(f"{root}: no such folder{unpacked}")
     lists = find_lists(root)
     if lists is not None:
-        return voc_kind(root, lists)
+        read = partial(read_voc, root, lists)
+        return Kind(root, "PASCAL VOC's layout", list_sets(lists), read, lists)
     inner = sorted(folder for folder in root.iterdir() if folder.is_dir() and find_lists(folder))
     if inner:  # as VOCdevkit, which holds VOC2007 and VOC2012
         there = ", ".join(map(str, inner))
         raise ValueError(f"{root}: the folders in it have lists of their own; name one: {there}")
     files = list(walk(root))
-    images = [file for file in files if file.suffix.lower() in SUFFIXES]
-    items = pair(root, images, [file for file in files if file.suffix.lower() == ".xml"])
-    if any(item.images for item in items):
-        return xml_kind(root, images, items)
+    images = ending(files, SUFFIXES)
+    pairs = pair(root, images, ending(files, (".xml",)))
+    if any(pairs.values()):
+        return xml_kind(root, images, pairs)
     jsons = coco_files(files)
     if jsons:
         return json_kind(root, jsons)
@@ -129,6 +103,11 @@ def nothing_known(root: Path, files: Sequence[Path], images: Sequence[Path]) -> 
     )
 
 
+def count_of(images: int) -> str:
+    """So many images, in words."""
+    return f"{images} image{'s' * (images != 1)}"
+
+
 def set_of(file: Path, root: Path) -> str | None:
     """The set that a folder on the way to a file stands for."""
     folders = file.relative_to(root).parts[:-1] if file.is_relative_to(root) else ()
@@ -144,91 +123,60 @@ def names_of_sets(found: Iterable[str | None]) -> tuple[str, ...]:
 # --- VOC's layout ---------------------------------------------------------------------------------
 
 
-def voc_kind(root: Path, lists: Path) -> Kind:
-    """A folder with lists of names."""
-    read = partial(read_voc, root, lists)
-    return Kind(root, "PASCAL VOC's layout", list_sets(lists, SETS), read, lists)
+def find_lists(root: Path) -> Path | None:
+    """The folder of a root that holds lists, if there is one."""
+    folders = root / "ImageSets" / "Main", root / "ImageSets"
+    return next((folder for folder in folders if any(folder.glob("*.txt"))), None)
 
 
-def read_voc(root: Path, lists: Path, name: str | None) -> tuple[list[Part], list[str]]:
-    """The images of one list."""
-    photographs = named_folder(root, IMAGE_FOLDERS, "JPEGImages")
-    if not photographs.is_dir():
-        raise FileNotFoundError(f"{photographs}: no such folder")
-    annotations = named_folder(root, ANNOTATION_FOLDERS, "Annotations")
-    texts = by_name(annotations, (".xml",))
-    pictures = by_name(photographs, SUFFIXES)
-    listing, names, notes = read_list(lists, name, texts.keys(), (*SUFFIXES, ".xml"))
-    items = tuple(
-        Item(
-            name,
-            texts.get(name, [annotations / f"{name}.xml"])[0],
-            tuple(pictures.get(name, ())),
-            photographs / name,
-        )
-        for name in names
-    )
-    return [XMLPart(listing, items)], notes
+def list_sets(lists: Path) -> tuple[str, ...]:
+    """The names of the sets: those of the lists, and those that lists of classes make together.
 
-
-def named_folder(root: Path, names: Sequence[str], usual: str) -> Path:
-    """The first folder in a root that has one of these names, in any case; or the usual one."""
-    if (root / usual).is_dir():
-        return root / usual
-    there = {folder.name.lower(): folder for folder in root.iterdir() if folder.is_dir()}
-    return next((there[name] for name in names if name in there), root / usual)
-
-
-def by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
-    """The files below a folder by name: listing a folder is faster than asking for each file."""
-    found: dict[str, list[Path]] = {}
-    for file in walk(folder):
-        if file.suffix.lower() in suffixes:
-            found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
-    return found
+    VOC has a list of each class besides, ``cat_train.txt``, and VoTT writes such lists alone.
+    """
+    there = sorted(file.stem for file in lists.glob("*.txt"))
+    parts = {name.rpartition("_")[2] for name in there if "_" in name}
+    whole = {SETS.get(name, name) for name in there}
+    return (*there, *(part for part in sorted(parts & SETS.keys()) if SETS[part] not in whole))
 
 
 # --- XML by name ----------------------------------------------------------------------------------
 
 
-def xml_kind(root: Path, images: Sequence[Path], items: Sequence[Item]) -> Kind:
+def xml_kind(root: Path, images: Sequence[Path], pairs: Mapping[Path, Sequence[Path]]) -> Kind:
     """A folder of images with an XML file each."""
-    sets = {item.annotation: set_of((item.images or (item.annotation,))[0], root) for item in items}
+    sets = {text: set_of((*found, text)[0], root) for text, found in pairs.items()}
     if any(sets.values()):
         sets = {text: name or OTHER for text, name in sets.items()}
-    known = {stem for item in items for stem in stems(item.annotation)}
+    known = {stem for text in pairs for stem in stems(text)}
     alone = [image for image in images if image.stem not in known]
 
-    def read(name: str | None) -> tuple[list[Part], list[str]]:
-        chosen = [item for item in items if name is None or sets[item.annotation] == name]
+    def read(name: str | None) -> Found:
+        chosen = [text for text in pairs if name in (None, sets[text])]
+        items = sorted(paired_item(root, text, pairs[text]) for text in chosen)
         bare = [image for image in alone if name in (None, set_of(image, root) or OTHER)]
-        return [XMLPart(root, tuple(chosen))], without_annotation(bare)
+        return Found(tuple(items), without_annotation(bare))
 
-    return Kind(root, describe(root, items), names_of_sets(sets.values()), read)
+    return Kind(root, describe(root, pairs), names_of_sets(sets.values()), read)
 
 
-def without_annotation(images: Sequence[Path]) -> list[str]:
+def without_annotation(images: Sequence[Path]) -> tuple[str, ...]:
     """Say which images have no annotation."""
     if not images:
-        return []
+        return ()
     shown = ", ".join(image.name for image in images[:3]) + ", …" * (len(images) > 3)
-    return [f"{count_of(len(images))} without annotation, left out: {shown}"]
+    return (f"{count_of(len(images))} without annotation, left out: {shown}",)
 
 
-def count_of(images: int) -> str:
-    """So many images, in words."""
-    return f"{images} image{'s' * (images != 1)}"
-
-
-def describe(root: Path, items: Sequence[Item]) -> str:
+def describe(root: Path, pairs: Mapping[Path, Sequence[Path]]) -> str:
     """Where the images and their XML files are, in words."""
-    pairs = [(item.images[0].parent, item.annotation.parent) for item in items if item.images]
-    if all(a == b for a, b in pairs):
+    places = sorted((found[0].parent, text.parent) for text, found in pairs.items() if found)
+    if all(a == b for a, b in places):
         return "images with the XML of their name beside them"
-    (images, texts), _ = Counter(pairs).most_common(1)[0]
-    places = [os.path.relpath(folder, root) + "/" for folder in (images, texts)]
-    words = "images in {}, XML in {}".format(*places).replace("in ./", "in the folder itself")
-    return words + ", and so on" * (len(set(pairs)) > 1)
+    (images, texts), _ = Counter(places).most_common(1)[0]
+    names = [os.path.relpath(folder, root) + "/" for folder in (images, texts)]
+    words = "images in {}, XML in {}".format(*names).replace("in ./", "in the folder itself")
+    return words + ", and so on" * (len(set(places)) > 1)
 
 
 # --- COCO's JSON ----------------------------------------------------------------------------------
@@ -236,7 +184,7 @@ def describe(root: Path, items: Sequence[Item]) -> str:
 
 def coco_files(files: Sequence[Path]) -> list[Path]:
     """The files in COCO's format that hold boxes."""
-    found = [file for file in files if file.suffix.lower() == ".json"]
+    found = ending(files, (".json",))
     count = Counter(file.parent for file in found)
     found = [f for f in found if count[f.parent] <= MOST_JSON and looks_like_coco(f)]
     boxes = [file for file in found if not file.stem.startswith(OTHER_TASKS)]
@@ -255,16 +203,16 @@ def json_kind(root: Path, files: Sequence[Path]) -> Kind:
     """A folder with files in COCO's format."""
     sets = {file: set_of(file, root) or set_in_name(file) for file in files}
 
-    def read(name: str | None) -> tuple[list[Part], list[str]]:
-        chosen = [file for file in files if name is None or sets[file] == name]
+    def read(name: str | None) -> Found:
+        chosen = [file for file in files if name in (None, sets[file])]
         if len(chosen) > 1:
-            there = ", ".join(str(file) for file in chosen)
+            there = ", ".join(map(str, chosen))
             raise ValueError(f"{root}: several files in COCO's format; give IMAGES:FILE: {there}")
-        return [JSONPart(file) for file in chosen], []
+        return read_coco(chosen[0])
 
     names = [os.path.relpath(file, root) for file in files]
     words = f"COCO's JSON in {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
-    return Kind(root, words, names_of_sets(sets.values()), read)
+    return Kind(root, words, names_of_sets(sets.values()), read, in_json=True)
 
 
 def set_in_name(file: Path) -> str | None:

@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from ssd_annotated.data.annotation import DataError
+
 #: Of an image: a file of a few kilobytes may promise gigabytes.
 MOST_PIXELS = 150_000_000
 #: For decoding it, besides the file itself.
@@ -23,10 +25,6 @@ _TILE_WIDTH, _TILE_LENGTH, _ROWS_PER_STRIP, _BITS = 322, 323, 278, 258  # tags o
 _BYTES_EACH = {"GIF": 9, "WEBP": 8}  # measured; every other format takes 6
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")  # parts of a PNG
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
-
-
-class DataError(ValueError):
-    """What one file or object says cannot be used; the message says why, not yet where."""
 
 
 def read_header(image: Path) -> tuple[tuple[int, int], int]:
@@ -79,16 +77,36 @@ def read_orientation(block: bytes | None) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def decode(data: bytes, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:
-    """The 8-bit pixels of an image file in OpenCV's order, BGR, whatever the file holds.
+def read_image(file: str | Path, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:
+    """Decode an image file to 8-bit RGB, from grey, 16 bits, CMYK or with transparency alike.
 
-    They are turned as the EXIF orientation asks, unless `upright` is false.
+    It is turned as its EXIF orientation asks, unless `upright` is false.
 
     Raises
     ------
-    DataError
-        If the file ends early or is no image. (To decode from a name instead of from bytes would
-        not tell: of a JPEG that ends early, OpenCV then makes up the rest in grey.)
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file ends early, is not an image, is too large (see `read_header`) or cannot be read;
+        the message names it.
+    """
+    try:
+        data = Path(file).read_bytes()
+        read_header(Path(file))
+        return decode(data, upright)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file}: no such file") from None
+    except DataError as error:
+        raise ValueError(f"{file}: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{file}: corrupt image: {error}") from error
+
+
+def decode(data: bytes, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels of an image file's bytes, RGB; DataError if these end early or are no image.
+
+    From a name instead of bytes, OpenCV would not tell that a JPEG ends early: it makes up the rest
+    in grey.
     """
     data = without_animation(data)
     way_up = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
@@ -98,7 +116,7 @@ def decode(data: bytes, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:
         raise DataError(f"corrupt image: {error.err}") from error
     if image is None:
         raise DataError("corrupt image: OpenCV cannot decode it")
-    return image
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def without_animation(data: bytes) -> bytes:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
 
+from ssd_annotated.data.pixels import decode
 from ssd_annotated.support.checks import check_choice
 from ssd_annotated.support.extras import need
 
@@ -58,8 +59,7 @@ def photographs(split: str, shorter_side: int = 512) -> dict[str, UInt8[np.ndarr
 def _read_photograph(name: str, shorter_side: int) -> UInt8[np.ndarray, "H W 3"]:
     package = "sklearn.datasets.images" if name in ("china.jpg", "flower.jpg") else "skimage.data"
     _need(package)
-    data = np.frombuffer((files(package) / name).read_bytes(), dtype=np.uint8)
-    image = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    image = decode((files(package) / name).read_bytes())
     scale = min(1.0, shorter_side / min(image.shape[:2]))
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 

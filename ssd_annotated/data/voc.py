@@ -7,18 +7,15 @@ In VOC's layout a root holds ``ImageSets/Main/<set>.txt`` (one name a line),
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 from tarfile import TarError
 from typing import Literal
 
-from ssd_annotated.data.annotation import Problem
-from ssd_annotated.data.find import Found, find
-from ssd_annotated.data.folder import AnnotatedFolder, check_class_names
-from ssd_annotated.data.kinds import XMLPart
-from ssd_annotated.data.pairs import Item
-from ssd_annotated.data.xml import read_record
+from ssd_annotated.data.annotation import Found
+from ssd_annotated.data.find import find
+from ssd_annotated.data.folder import AnnotatedFolder
 
 #: What of PASCAL VOC anyone can download with its annotations.
 PUBLISHED = {"2007": ("train", "val", "trainval", "test"), "2012": ("train", "val", "trainval")}
@@ -40,10 +37,7 @@ class VOCFolder(AnnotatedFolder):
         Class names, ``"background"`` first. By default those found, in alphabetical order: give a
         test set the names of its training set, ``train.class_names``.
     on_bad
-        ``"raise"``: the first bad thing is an error. ``"skip"``: a bad object is left out, or a bad
-        image with all its objects; `problems` lists them and `report` says how many. Then every
-        image is decoded once, now, so that no run meets a corrupt one later; with ``"raise"`` that
-        is left to `verify`. An image whose last object is left out stays, as one without objects.
+        ``"raise"`` or ``"skip"``, as for every :class:`~ssd_annotated.data.folder.AnnotatedFolder`.
 
     Raises
     ------
@@ -59,10 +53,8 @@ class VOCFolder(AnnotatedFolder):
     VOC counts pixels from 1 and includes the last: ``xmin … xmax`` covers ``xmin − 1`` to ``xmax``
     out of the width. Some tools count from 0: an ``xmin`` of 0 is taken as the image's border (a 1
     is too), and their other boxes are read a pixel too far left and up. A box with ``xmin = xmax``,
-    although one pixel wide by this count, is a click and not a box: it counts as degenerate. A box
-    that sticks out is cut at the border, and counted (`notes`); it is bad if it lies outside or
-    would lose more than half its area. Parts of objects (``<part>``) are not read; ``difficult``
-    and ``truncated`` are false if absent.
+    although one pixel wide by this count, is a click and not a box: it counts as degenerate. Parts
+    of objects (``<part>``) are not read; ``difficult`` and ``truncated`` are false if absent.
 
     Boxes belong to the pixels as they are stored: VOC's own code and many tools ignore the EXIF
     orientation. Others turn the photograph first. The annotation's size decides: if it fits the
@@ -77,27 +69,7 @@ class VOCFolder(AnnotatedFolder):
         class_names: Sequence[str] | None = None,
         on_bad: Literal["raise", "skip"] = "raise",
     ) -> None:
-        super().__init__(on_bad)
-        expected = None if class_names is None else check_class_names(class_names)
-        # All sets are looked for before the first annotation is read: that may take a while.
-        found = find_sets(sets)
-        self.tell([one.how for one in found], [note for one in found for note in one.notes])
-        for item in self._once(found):
-            arguments = item.annotation, item.images, item.place, expected
-            self._add(item.annotation, "", read_record, *arguments)
-        self._finish(expected)
-
-    def _once(self, found: Sequence[Found]) -> Iterable[Item]:
-        """Every annotation once."""
-        seen: set[tuple[str, str]] = set()
-        for part in xml_parts(found):
-            for item in part.items:
-                key = os.path.realpath(item.annotation.parent), item.annotation.name
-                if key in seen:
-                    self._leave_out(Problem(part.listing, "", f"listed twice: {item.name}"))
-                    continue
-                seen.add(key)
-                yield item
+        super().__init__(find_sets(sets), class_names, on_bad)
 
 
 def find_sets(sets: Sequence[tuple[str | Path, str] | Found]) -> list[Found]:
@@ -106,16 +78,7 @@ def find_sets(sets: Sequence[tuple[str | Path, str] | Found]) -> list[Found]:
     for one in asked or [None]:
         if not isinstance(one, Found) and not (isinstance(one, tuple | list) and len(one) == 2):
             raise ValueError(f"sets must be a list of (root, image set) pairs, not {sets!r}")
-    return [one if isinstance(one, Found) else find(*one) for one in asked]
-
-
-def xml_parts(found: Sequence[Found]) -> list[XMLPart]:
-    """The parts that were found; a ValueError if one has no XML."""
-    parts = [(one.how, part) for one in found for part in one.parts]
-    for how, part in parts:
-        if not isinstance(part, XMLPart):
-            raise ValueError(f"{how}: no XML; read it with COCOFolder")
-    return [part for _, part in parts]
+    return [one if isinstance(one, Found) else find(*one, only_xml=True) for one in asked]
 
 
 # --- PASCAL VOC itself ----------------------------------------------------------------------------

@@ -1,28 +1,20 @@
 """One annotation in VOC's XML, as VOC itself and many tools write it.
 
 Tools differ in what they leave out and how they write it. What can mean one thing only is
-understood; what cannot be used raises :class:`~ssd_annotated.data.pixels.DataError`.
+understood; what cannot be used raises :class:`~ssd_annotated.data.annotation.DataError`.
 """
 
 import codecs
 import math
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException, ElementTree
 
-from ssd_annotated.data.annotation import (
-    DataError,
-    Problem,
-    Record,
-    Thing,
-    check_class,
-    fit_box,
-    frame_of,
-    make_record,
-)
+from ssd_annotated.data.annotation import DataError, Thing, Written, check_class, check_size
 
 # "Unspecified" is what early versions of makesense.ai write.
 FLAGS = {"0": False, "1": True, "false": False, "true": True, "unspecified": False}
@@ -37,10 +29,8 @@ LOST = "\N{REPLACEMENT CHARACTER}"
 OTHERS = {"annotations": " (CVAT's own format: export as Pascal VOC or COCO instead)"}
 
 
-def read_record(
-    annotation: Path, images: Sequence[Path], place: Path, expected: tuple[str, ...] | None
-) -> tuple[Record, list[Problem]]:
-    """Read one annotation; the problems are those of its objects, which the record leaves out.
+def read_annotation(annotation: Path, images: Sequence[Path], place: Path) -> Written:
+    """Read one annotation.
 
     Parameters
     ----------
@@ -56,25 +46,18 @@ def read_record(
     """
     root = read_xml(annotation)
     size = read_size(root)
-    image = one_image(images, place)
-    frame = frame_of(image, size)
-    objects, problems = [], []
-    for number, thing in enumerate(root.findall("object"), start=1):
-        try:
-            objects.append(read_object(thing, frame.size, expected))
-        except DataError as error:
-            name = (thing.findtext("name") or "").strip() or "without a name"
-            problems.append(Problem(annotation, f"object {number} ({name})", str(error)))
-    return make_record(annotation, image, frame, objects), problems
-
-
-def one_image(images: Sequence[Path], place: Path) -> Path:
-    """The one image of an annotation."""
     if not images:
         raise FileNotFoundError(f"no image: expected {place}.jpg (or .png, …)")
     if len(images) > 1:
         raise DataError(f"several images: {', '.join(file.name for file in images)}")
-    return images[0]
+    objects = [
+        (
+            f"object {number} ({(thing.findtext('name') or '').strip() or 'without a name'})",
+            partial(read_object, thing),
+        )
+        for number, thing in enumerate(root.findall("object"), start=1)
+    ]
+    return Written(images[0], size, objects)
 
 
 # --- The file -------------------------------------------------------------------------------------
@@ -130,29 +113,21 @@ def decode_text(data: bytes) -> str:
 # --- What is in it --------------------------------------------------------------------------------
 
 
-def read_object(thing: Element, size: tuple[int, int], expected: tuple[str, ...] | None) -> Thing:
-    """Name, box, ``difficult`` and ``truncated`` of an ``<object>``."""
-    name = check_class(read_text(thing, "name"), expected)
-    box, excess = read_box(thing, size)
-    difficult, truncated = (read_flag(thing, tag) for tag in ("difficult", "truncated"))
-    return Thing(name, box, excess, difficult, truncated)
+def read_object(thing: Element, expected: tuple[str, ...] | None) -> Thing:
+    """Name, box, ``difficult`` and ``truncated`` of an ``<object>``.
 
-
-def read_box(
-    thing: Element, size: tuple[int, int]
-) -> tuple[tuple[float, float, float, float], float]:
-    """``xyxy`` fractions of a ``<bndbox>``, cut at the border, and by how many pixels.
-
-    Its pixels count from 1 and are inclusive. Some tools count from 0: what they write of the
-    left and upper border is the border here, too.
+    Pixels count from 1 and are inclusive. Some tools count from 0: what they write of the left and
+    upper border is the border here, too.
     """
+    name = check_class(read_text(thing, "name"), expected)
     sides = ("xmin", "ymin", "xmax", "ymax")
     x0, y0, x1, y1 = (read_number(thing, f"bndbox/{side}") for side in sides)
     written = f"xmin {x0:g}, ymin {y0:g}, xmax {x1:g}, ymax {y1:g}"
     if x0 >= x1 or y0 >= y1:  # a click: one pixel wide by this count, but nobody's box
         raise DataError(f"degenerate box: {written}")
     left, top = (max(low - 1, min(low, 0)) for low in (x0, y0))
-    return fit_box((left, top, x1, y1), size, written)
+    flags = (read_flag(thing, tag) for tag in ("difficult", "truncated"))
+    return Thing(name, (left, top, x1, y1), written, *flags)
 
 
 def read_size(root: Element) -> tuple[int, int] | None:
@@ -160,12 +135,7 @@ def read_size(root: Element) -> tuple[int, int] | None:
     texts = [(root.findtext(f"size/{side}") or "").strip() for side in ("width", "height")]
     if not all(texts):
         return None
-    width, height = (read_number(root, f"size/{side}") for side in ("width", "height"))
-    if width == 0 or height == 0:
-        return None
-    if not (width >= 1 and height >= 1 and width.is_integer() and height.is_integer()):
-        raise DataError(f"impossible size: {width:g} × {height:g}")
-    return int(width), int(height)
+    return check_size(*(read_number(root, f"size/{side}") for side in ("width", "height")))
 
 
 def read_text(element: Element, path: str) -> str:
