@@ -232,6 +232,30 @@ def test_an_animation_cut_in_its_second_picture_still_has_its_first(tmp_path):
         assert np.array_equal(read_image(file), whole)
 
 
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"save_all": True}])
+def test_a_webp_that_claims_a_large_canvas_is_not_opened(tmp_path, monkeypatch, options):
+    file, size = tmp_path / "large.webp", (12_000, 16_000)
+    if "save_all" in options:
+        options = options | {"append_images": [Image.new("RGB", (3, 2), "red")]}
+    data = bytearray(fuzzing.encoded(Image.new("RGB", (3, 2)), "WebP", **options))
+    file.write_bytes(data)
+    assert pixels.webp_canvas(file) == Image.open(file).size == (3, 2)
+    width, height = size
+    kind = bytes(data[12:16])
+    if kind == b"VP8X":
+        data[24:30] = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    elif kind == b"VP8L":
+        above = int.from_bytes(data[21:25], "little") >> 28
+        data[21:25] = (width - 1 | (height - 1) << 14 | above << 28).to_bytes(4, "little")
+    else:
+        data[26:30] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+    file.write_bytes(data)
+    assert pixels.webp_canvas(file) == size
+    monkeypatch.setattr(Image, "open", lambda _: pytest.fail("Pillow reserves the canvas"))
+    with refuses("large.webp: too large: 12000 × 16000, more than"):
+        read_image(file)
+
+
 def test_a_damaged_animation_behind_a_still_picture_does_not_end_the_process(tmp_path):
     ramp = Image.fromarray(np.arange(24 * 18 * 3, dtype=np.uint8).reshape(18, 24, 3))
     moving = {"save_all": True, "append_images": [ramp.rotate(180)]}

@@ -35,16 +35,37 @@ def read_header(image: Path) -> tuple[tuple[int, int], int]:
     would believe a header that is damaged.
     """
     try:
+        if canvas := webp_canvas(image):  # Pillow reserves it when it opens a WebP
+            check_size(canvas, math.prod(canvas) * _BYTES_EACH["WEBP"])
         with Image.open(image) as header:
-            if math.prod(header.size) > MOST_PIXELS or bytes_to_decode(header) > MOST_BYTES:
-                what = f"more than {MOST_PIXELS:,} pixels or {MOST_BYTES:,} bytes in memory"
-                raise DataError(f"too large: {header.size[0]} × {header.size[1]}, {what}")
+            check_size(header.size, bytes_to_decode(header))
             # Not header.getexif(), which decodes a whole PNG to look behind its pixels.
             return header.size, read_orientation(header.info.get("exif"))
     except DataError:
         raise
     except Exception as error:  # Pillow's readers let pass whatever they stumble over
         raise DataError(f"corrupt image: {image.name}: {error}") from error
+
+
+def check_size(size: tuple[int, int], needed: int) -> None:
+    """Refuse an image of too many pixels, or one whose decoding needs too many bytes."""
+    if math.prod(size) > MOST_PIXELS or needed > MOST_BYTES:
+        what = f"more than {MOST_PIXELS:,} pixels or {MOST_BYTES:,} bytes in memory"
+        raise DataError(f"too large: {size[0]} × {size[1]}, {what}")
+
+
+def webp_canvas(image: Path) -> tuple[int, int] | None:
+    """Width and height that a WebP claims, by RFC 9649; None for other files."""
+    with image.open("rb") as file:
+        head = file.read(30).ljust(30, b"\0")
+    if head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+        return None
+    if head[12:16] == b"VP8X":
+        return tuple(int.from_bytes(head[k : k + 3], "little") + 1 for k in (24, 27))
+    if head[12:16] == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return bits % 2**14 + 1, (bits >> 14) % 2**14 + 1
+    return tuple(int.from_bytes(head[k : k + 2], "little") % 2**14 for k in (26, 28))
 
 
 def bytes_to_decode(header: Image.Image) -> int:
