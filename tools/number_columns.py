@@ -13,7 +13,9 @@ ALIGNED = "text-right"  # the theme's name, which tables of Markdown get for ``-
 NUMBER = r"[~≈<>≤≥±]?\s?[+\-−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?"
 UNIT = r"(?:\s?(?:[%×°]|[a-zA-Zµ]{1,7}))?"
 #: A number with its unit, perhaps bounded in words; or two, such as a range or a ratio.
-CELL = re.compile(rf"(?:about |below |at most )?{NUMBER}{UNIT}(?: (?:to|±|:) {NUMBER}{UNIT})?")
+CELL = re.compile(
+    rf"(?:about |below |at most )?{NUMBER}{UNIT}(?:(?: (?:to|±|:) |×){NUMBER}{UNIT})?"
+)
 #: What stands for a number that there is not.
 NONE = {"", "-", "–", "—", "·", "∞", "nan", "inf"}
 
