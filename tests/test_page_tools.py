@@ -13,6 +13,7 @@ import citation
 import docstrings
 import light_assets
 import nbformat
+import number_columns
 import page_head
 import pytest
 import slim_pages
@@ -23,6 +24,8 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.ttLib import TTFont
 from PIL import Image
+from pygments.styles import get_style_by_name
+from pygments.token import STANDARD_TYPES
 from sphinx import addnodes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +34,13 @@ BASE = "https://ada.github.io/seen-once/"
 
 
 # --- Slim pages -------------------------------------------------------------------------------
+
+
+CODE = (
+    '<div class="highlight-python notranslate"><div class="highlight"><pre><span></span>'
+    '<span class="n">a</span> <span class="o">&lt;</span> <span class="n">b</span>'
+    '<span class="p">,</span>\n\t<span class="n">c</span>\n</pre></div></div>'
+)
 
 
 @pytest.fixture
@@ -84,6 +94,8 @@ def test_pictures_get_their_size_and_load_when_they_come_near(folder):
     assert html.count('width="30" height="20"') == 4
     assert html.count('loading="lazy"') == 4 - slim_pages.FIRST
     assert html.endswith('loading="lazy" />')
+    first = html.index('fetchpriority="high"')
+    assert html.count("<img", 0, first) == slim_pages.FIRST  # the first that is no logo
 
 
 def test_picture_with_a_size_keeps_it(folder):
@@ -99,8 +111,36 @@ def test_size_in_a_style_becomes_the_room_that_the_picture_takes(folder):
 
 def test_slim_page_stays_as_it_is(folder):
     html = '<img alt="x" src="../_images/x.webp" />' * 5 + '<script src="../_static/a.js"></script>'
+    html += (
+        CODE + '<script>document.documentElement.dataset.theme = localStorage.x || "auto";</script>'
+    )
     once = slim_pages.slim(html, folder, searches=False)
     assert slim_pages.slim(once, folder, searches=False) == once
+
+
+def test_code_has_fewer_elements_and_a_size(folder):
+    html = slim_pages.slim(CODE, folder, searches=False)
+    assert html == (
+        '<div class="highlight-python notranslate"><div class="highlight"><pre>'
+        '<span class="lines" style="--lines: 2; --columns: 6"><span></span>'
+        'a <span class="o">&lt;</span> b,\n\tc\n</span></pre></div></div>'
+    )
+    assert slim_pages.TAG.sub("", html) == slim_pages.TAG.sub("", CODE)
+
+
+@pytest.mark.parametrize("name", ["a11y-high-contrast-light", "a11y-high-contrast-dark"])
+def test_only_words_without_a_colour_of_their_own_lose_their_element(name):
+    colours = {STANDARD_TYPES[kind]: look["color"] for kind, look in get_style_by_name(name)}
+    found = re.search(r"\(\?:([a-z|]+)\)", slim_pages.UNCOLOURED.pattern)
+    for short in found[1].split("|"):
+        assert colours[short] == colours[""]
+
+
+def test_theme_is_known_before_the_page_is_drawn(folder):
+    html = '<script>document.documentElement.dataset.theme = localStorage.x || "auto";</script>'
+    slimmed = slim_pages.slim(html, folder, searches=False)
+    assert "prefers-color-scheme" in slimmed
+    assert "localStorage" not in slimmed
 
 
 def test_page_with_an_equation_keeps_mathjax(folder):
@@ -219,7 +259,8 @@ def test_pages_share_their_files(static):
     assert pages[Path("b.html")] == "<p>"
     html = pages[Path("a.html")]
     assert html.count("stylesheet") == 1
-    style, script = re.findall(r'\.\./_static/([^"]+)"', html)
+    style, loader, script = re.findall(r'\.\./_static/([^"]+)"', html)
+    assert loader == "equations.js"
     assert re.fullmatch(r"book\.css\?v=[0-9a-f]{8}", style)
     assert re.fullmatch(r"mathjax/book\.js\?v=[0-9a-f]{8}", script)
     joined = (static / "book.css").read_text()
@@ -282,6 +323,34 @@ def test_sitemap_is_xml_with_full_addresses():
         f"{BASE}book/intro.html",
         f"{BASE}book/faq.html",
     ]
+
+
+# --- Columns of numbers ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0.5", "-1", "−0.25", "+0.002 to +0.008", "311 : 1", "65 ± 1", "8,732", ".5", "3 px", "~6000"],
+)
+def test_numbers_are_known(text):
+    assert number_columns.is_number(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "SSD300", "38 × 38", "(6, 8)", "16²", "3.11.7", "5d5b759", "2 per class"]
+)
+def test_other_words_are_no_numbers(text):
+    assert not number_columns.is_number(text)
+
+
+def test_column_of_numbers_is_aligned_with_its_heading():
+    rows = [["map", "s", "count"], ["fine", "30 px", "5,776"], ["coarse", "264 px", "–"]]
+    entries = [nodes.row("", *(nodes.entry("", nodes.paragraph("", t)) for t in r)) for r in rows]
+    head, body = nodes.thead("", entries[0]), nodes.tbody("", *entries[1:])
+    number_columns.align(nodes.tgroup("", head, body))
+    assert [[e["classes"] for e in row] for row in entries] == [
+        [[], ["text-right"], ["text-right"]]
+    ] * 3
 
 
 # --- The top of a chapter ---------------------------------------------------------------------

@@ -7,6 +7,7 @@ when they come near.
 
 import re
 from hashlib import sha256
+from html import unescape
 from pathlib import Path
 
 import light_assets
@@ -41,7 +42,21 @@ SIZE = re.compile(r'style="width: (\d+)px; height: (\d+)px;"')
 MATHJAX = re.compile(
     r'\s*<script[^>]*(?:>window\.MathJax =.*?|src="[^"]*mathjax/[^"]*"[^>]*>)</script>'
 )
-MATHJAX_FILE = re.compile(r"\bmathjax/[\w-]+\.js[^\"]*")
+MATHJAX_SCRIPT = re.compile(r'<script[^>]*src="(?P<root>[^"]*)mathjax/[\w-]+\.js[^"]*"[^>]*>')
+#: Most elements of a chapter are the words of its code. These have no colour of their own.
+UNCOLOURED = re.compile(r'<span class="(?:n|nn|p|w)">([^<]*)</span>')
+CELL = re.compile(
+    r'(<div class="highlight-python[^>]*><div class="highlight"><pre>)'
+    r'(?!<span class="lines")(.*?)(?=</pre>)',
+    re.DOTALL,
+)
+TAG = re.compile(r"<[^>]+>")
+#: The theme asks for "auto" and sets the colours of all elements a second time when it has loaded.
+THEME = re.compile(r"(\.dataset\.theme = )localStorage[^;]+;")
+EARLY_THEME = """((mode) => {
+      if (mode !== "auto") return mode;
+      return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+    })(document.documentElement.dataset.mode);"""
 STYLES = re.compile(
     r'\s*<link[^>]*\bhref="(?P<root>[^"]*_static/)(?P<sheet>[^"?]+\.css)[^"]*"[^>]*>'
 )
@@ -50,7 +65,8 @@ NAMES = re.compile(r'\b(?:class|id)="([^"]*)"')
 SCRIPTS = ("*.js", "scripts/bootstrap.js", "scripts/*-theme.js", "try/*.js")
 #: Its scripts put the names of classes together, so all that it names counts as used.
 OWN_STYLE = "try/*.css"
-FIRST = 3  # pictures of a page that may be in view at once, two of them its logo
+#: Pictures of a page that may be in view at once: two are its logo, and one is what readers see.
+FIRST = 3
 
 
 def with_lazy_pictures(html: str, folder: Path) -> str:
@@ -60,9 +76,9 @@ def with_lazy_pictures(html: str, folder: Path) -> str:
     def edit(tag: re.Match[str]) -> str:
         nonlocal count
         count += 1
-        if "loading=" in tag[0]:
+        if re.search(r"\b(?:loading|fetchpriority)=", tag[0]):
             return tag[0]
-        wait = ' loading="lazy"' if count > FIRST else ""
+        wait = ' loading="lazy"' if count > FIRST else ' fetchpriority="high"' * (count == FIRST)
         file, size = folder / tag["to"], ""
         if not re.search(r"\s(?:width=|style=)", tag[0]) and file.suffix != ".svg":
             with Image.open(file) as picture:
@@ -70,6 +86,14 @@ def with_lazy_pictures(html: str, folder: Path) -> str:
         return f'<img {tag["before"]}src="{tag["to"]}"{size}{wait}{tag["after"]}>'
 
     return PICTURE.sub(edit, html)
+
+
+def code(cell: re.Match[str]) -> str:
+    """A cell's code in fewer elements, with its size, so that what is out of sight can wait."""
+    text = UNCOLOURED.sub(r"\1", cell[2])
+    lines = unescape(TAG.sub("", text)).rstrip("\n").split("\n")
+    size = f"--lines: {len(lines)}; --columns: {max(map(len, lines))}"
+    return f'{cell[1]}<span class="lines" style="{size}">{text}</span>'
 
 
 def slim(html: str, folder: Path, searches: bool) -> str:
@@ -80,6 +104,8 @@ def slim(html: str, folder: Path, searches: bool) -> str:
         html = MATHJAX.sub("", html)
     if not searches:
         html = WAITS.sub("<script defer ", SEARCH.sub("", html))
+    html = THEME.sub(lambda found: found[1] + EARLY_THEME, html, count=1)
+    html = CELL.sub(code, html)
     # A bibliography is marked as a list of things that are no list items.
     html = html.replace('role="doc-biblioentry"', 'role="listitem"')
     html = FIGURE.sub(r'\1.webp"', SIZE.sub(r'width="\1" height="\2"', html))
@@ -106,13 +132,15 @@ def written(file: Path, text: str) -> str:
 
 
 def with_shared_files(html: str, style: str, mathjax: str) -> str:
-    """A page that asks for the common stylesheet and for the common MathJax."""
+    """A page that asks for the common stylesheet, and has ``equations.js`` ask for MathJax."""
     first = STYLES.search(html)
     if first is None:
         return html
     link = f'\n    <link rel="stylesheet" href="{first["root"]}{style}" />'
     html = html[: first.start()] + link + STYLES.sub("", html[first.start() :])
-    return MATHJAX_FILE.sub(f"mathjax/{mathjax}", html)
+    return MATHJAX_SCRIPT.sub(
+        rf'<script defer src="\g<root>equations.js" data-src="\g<root>mathjax/{mathjax}">', html
+    )
 
 
 def share(out: Path, pages: dict[Path, str]) -> dict[Path, str]:

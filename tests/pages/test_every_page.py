@@ -1,5 +1,7 @@
 """Rules that every page of the built book obeys, in a browser and in both themes."""
 
+import pytest
+
 PHONE, TABLET = 390, 768  # pixels: common widths
 #: It holds most elements of a page; they are coloured alike on all, so they are checked once.
 CODE = ".highlight pre"
@@ -16,6 +18,9 @@ def settle(page) -> None:
             await new Promise(requestAnimationFrame);
         }
         window.scrollTo(0, 0);
+        while (document.querySelector(".math") && !window.MathJax?.startup?.promise) {
+            await new Promise(requestAnimationFrame);
+        }
         await window.MathJax?.startup?.promise;
         await document.fonts.ready;
     }""")
@@ -98,6 +103,38 @@ def test_chapter_is_light_enough(page, site, chapter):
     page.goto(site.url + chapter)
     settle(page)
     assert 1e5 < sum(sizes.values()) < HEAVIEST, sorted(sizes.items(), key=lambda item: -item[1])
+
+
+def test_code_takes_its_room_before_it_is_set(page, site):
+    page.set_viewport_size({"width": PHONE, "height": 844})
+    page.goto(site.url + "book/09-evaluation.html")
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    sizes = """() => [...document.querySelectorAll(".lines")].map(
+        each => [each.parentElement.scrollWidth, each.offsetHeight])"""
+    before = page.evaluate(sizes)
+    page.add_style_tag(content=".lines { content-visibility: visible !important }")
+    after = page.evaluate(sizes)
+    assert len(after) > 20
+    assert after == [[pytest.approx(wide, abs=1), high] for wide, high in before]
+
+
+def test_small_screens_wait_for_equations(page, site):
+    page.set_viewport_size({"width": PHONE, "height": 844})
+    page.goto(site.url + "book/02-boxes.html")
+    page.wait_for_load_state("networkidle")
+    assert page.locator("script[src*='mathjax/']").count() == 0
+    page.mouse.wheel(0, 100)
+    page.wait_for_selector("mjx-container", state="attached")
+    page.set_viewport_size({"width": 1400, "height": 844})
+    page.reload()
+    page.wait_for_selector("mjx-container", state="attached")
+
+
+def test_dark_pages_are_dark_from_the_start(page, site):
+    page.emulate_media(color_scheme="dark")
+    page.route("**/pydata-sphinx-theme.js*", lambda route: route.fulfill(body=""))
+    page.goto(site.url + "book/notation.html")
+    assert page.locator("html").get_attribute("data-theme") == "dark"
 
 
 def test_page_opens_as_a_file(page, site, problems):
