@@ -258,6 +258,32 @@ def test_a_film_that_claims_millions_of_frames(tmp_path):
     assert fuzzing.peak() - before < 50
 
 
+def test_a_film_in_which_opencv_raises_ends_there(tmp_path, monkeypatch):
+    with Video(film(tmp_path / "raises.mp4")) as video:
+        frames, damage = iter(video), cv2.error("Assertion failed")
+        assert next(frames).number == 0
+        monkeypatch.setattr(media.Video, "count", 40)
+        monkeypatch.setattr(video, "_capture", Raising(damage))
+        with refuses(r"raises\.mp4: ends early: 1 of 40 frames could be read"):
+            next(frames)
+
+
+class Raising:
+    """What stands for OpenCV's reader of a damaged AVI."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def read(self):
+        raise self.error
+
+    def get(self, _):
+        return 0
+
+    def release(self):
+        pass
+
+
 @pytest.mark.parametrize("number", [0, 1, 2**31 - 1, 2**32 - 1])
 @pytest.mark.parametrize(
     ("box", "skip"), [(b"stts", 8), (b"stts", 12), (b"mdhd", 12), (b"mdhd", 16), (b"mp4v", 24)]

@@ -176,15 +176,20 @@ class Video:
 
     def __iter__(self) -> Iterator[Frame]:
         start, number = time.monotonic(), 0
-        while True:
-            there, image = self._capture.read()
-            if not there:
-                break
+        while (image := self._next()) is not None:
             moment = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             seconds = time.monotonic() - start if self.is_camera else moment
             yield Frame(number, seconds, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
             number += 1
         self._check_end(number)
+
+    def _next(self) -> UInt8[np.ndarray, "H W 3"] | None:
+        """The next image, BGR, or None; what is damaged ends a film, even if OpenCV raises."""
+        try:
+            there, image = self._capture.read()
+        except cv2.error:
+            return None
+        return image if there else None
 
     def _check_size(self) -> None:
         """Refuse frames that would fill the memory."""
