@@ -28,6 +28,8 @@ from pygments.styles import get_style_by_name
 from pygments.token import STANDARD_TYPES
 from sphinx import addnodes
 
+from ssd_annotated.nms import Detections
+
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(ROOT.glob("book/text/*.md"))
 BASE = "https://ada.github.io/seen-once/"
@@ -402,6 +404,15 @@ def test_long_values_are_left_out_of_signatures(value, shown):
     assert signature[1].astext() == shown
     assert signature[1][0].parent is signature[1]
     assert signature[0].astext().startswith("class")
+
+
+def test_fields_without_a_word_of_their_own_are_left_out():
+    def left_out(obj):
+        return docstrings.leave_out(None, "class", "x", obj, False, None)
+
+    assert left_out(Detections.boxes)
+    assert left_out(Detections) is None  # Sphinx decides
+    assert left_out(Detections.count) is None
 
 
 # --- Cards and citation -----------------------------------------------------------------------

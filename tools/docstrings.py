@@ -25,6 +25,11 @@ def prepare(app, what, name, obj, options, lines: list[str]) -> None:
         lines[:0] = ["..", ""]
 
 
+def leave_out(app, what, name, obj, skip, options) -> bool | None:
+    """Leave out the fields of a named tuple that Python alone describes; its signature has them."""
+    return True if (obj.__doc__ or "").startswith("Alias for field number") else None
+
+
 def shorten(app, domain, objtype, content) -> None:
     """Leave a long value out of its signature."""
     for note in content.parent.findall(addnodes.desc_annotation):
@@ -36,5 +41,6 @@ def shorten(app, domain, objtype, content) -> None:
 def setup(app) -> dict:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", prepare, priority=400)
+    app.connect("autodoc-skip-member", leave_out)
     app.connect("object-description-transform", shorten)
     return {"parallel_read_safe": True}
