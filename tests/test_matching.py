@@ -532,3 +532,9 @@ def test_a_batch_of_no_images_is_refused():
 def test_boxes_that_are_none_are_refused(boxes, message):
     with refuses(message):
         match_priors(torch.rand(3, 4), boxes)
+
+
+def test_one_infinite_edge_among_finite_boxes_is_refused():
+    boxes = [torch.tensor([[0.1, 0.1, 0.4, 0.4]]), torch.tensor([[0.0, 0.0, math.inf, 1.0]])]
+    with refuses(r"must be finite xyxy"):
+        find_positives(make_priors(tiny_priors(64)), boxes)
