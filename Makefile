@@ -38,7 +38,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test test-pages test-gpu test-long test-elsewhere test-faults fuzz coverage mutants drift scan bench bench-gpu learning book pdf sync execute lab weights docker docker-test clean
+.PHONY: help setup lock lint format test test-pages test-gpu test-long test-elsewhere test-oldest test-newest test-faults fuzz coverage mutants drift scan bench bench-gpu learning book pdf sync execute lab weights docker docker-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,21 @@ test-pages: setup  ## the built pages in the system's Chromium; after `make book
 test-gpu: setup  ## nbval on every notebook with the machine's GPU; fails without one
 	$(BIN)/python -c 'import torch; assert torch.cuda.is_available(), "torch finds no GPU here"'
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout 900 $(wildcard book/*.ipynb)
+
+# In an environment of their own: its name, the version of Python, options of uv.
+define test_fresh
+uv venv --quiet --clear --python $(2) .venv-$(1)
+uv pip install --quiet --python .venv-$(1)/bin/python $(3) --editable ".[test]"
+.venv-$(1)/bin/pytest tests -n $(JOBS) --dist loadfile
+endef
+
+test-oldest: export OMP_NUM_THREADS = $(THREADS)
+test-oldest:  ## the package's tests with the oldest packages that pyproject.toml allows (needs uv)
+	$(call test_fresh,oldest,3.11,--resolution lowest-direct)
+
+test-newest: export OMP_NUM_THREADS = $(THREADS)
+test-newest:  ## the same with the newest packages and Python 3.13 (needs uv)
+	$(call test_fresh,newest,3.13,--upgrade)
 
 fuzz: setup  ## damaged and hostile files for every reader, a minute for each; prints figures
 	$(BIN)/python tests/long/fuzz.py --seconds 60
