@@ -124,7 +124,7 @@ def test_lists_of_different_lengths_are_refused():
 def test_a_box_without_a_label_is_refused_though_the_next_image_has_one_too_many():
     lonely = Detections(torch.rand(2, 4), torch.rand(2), torch.tensor([1]))
     crowded = Detections(torch.rand(1, 4), torch.rand(1), torch.tensor([1, 2]))
-    with refuses("image 0: 2 boxes, but 1 labels"):
+    with refuses("image 0: 2 boxes, 1 labels, 2 scores or flags"):
         evaluate_coco([lonely, crowded], [target(), target()], [SIZE] * 2)
 
 

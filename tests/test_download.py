@@ -13,7 +13,7 @@ from refusals import refuses
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 from voc_files import CAT, DOG, object_xml, write
 
-from ssd_annotated.data.voc import VOCFolder, download_voc
+from ssd_annotated.data.voc import VOCFolder, download_voc, unpacking_stays_inside
 
 SETS = {"trainval": {"train": "a", "val": "b", "trainval": "a\nb"}, "test": {"test": "c"}}
 
@@ -179,6 +179,22 @@ def test_an_archive_that_reaches_out_of_its_folder_is_refused(
     with pytest.raises(OSError, match=r"cannot download .*(outside the destination|absolute path)"):
         download_voc(tmp_path / "data")
     assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "data"])
+
+
+def test_an_old_torchvision_and_an_old_python_unpack_nothing_outside(tmp_path, monkeypatch):
+    usual, packed = tarfile.TarFile.extraction_filter, tmp_path / "packed.tar"
+    with tarfile.open(packed, "w") as tar:
+        tar.addfile(tarfile.TarInfo("../evil.txt"))
+    with (
+        unpacking_stays_inside(),
+        tarfile.open(packed) as tar,
+        pytest.raises(tarfile.OutsideDestinationError),
+    ):
+        tar.extractall(tmp_path / "inside")  # as torchvision 0.25 does
+    assert tarfile.TarFile.extraction_filter is usual
+    monkeypatch.delattr(tarfile, "data_filter")
+    with pytest.raises(OSError, match=r"Python 3\.11\.4"), unpacking_stays_inside():
+        pass
 
 
 def test_the_address_is_that_of_the_set(server, tmp_path):

@@ -7,10 +7,11 @@ In VOC's layout a root holds ``ImageSets/Main/<set>.txt`` (one name a line),
 
 import os
 import shutil
-from collections.abc import Sequence
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from tarfile import TarError
 from typing import Literal
 
 from ssd_annotated.data.annotation import Found
@@ -120,9 +121,10 @@ def download_voc(root: str | Path, year: str = "2007", image_set: str = "trainva
         return home
     scratch = Path(root) / f"VOC{year}-{image_set}.download"
     try:
-        VOCDetection(scratch, year, image_set, download=True)
+        with unpacking_stays_inside():
+            VOCDetection(scratch, year, image_set, download=True)
         move_files(scratch / archive["base_dir"], home)
-    except (OSError, HTTPException, RuntimeError, TarError) as error:
+    except (OSError, HTTPException, RuntimeError, tarfile.TarError) as error:
         # torchvision's RuntimeError: the checksum is wrong, of half a file or of another.
         broken = "broken off or changed on the way: " if isinstance(error, RuntimeError) else ""
         advice = f"Try again, or download it by other means and unpack it in {root}"
@@ -131,6 +133,19 @@ def download_voc(root: str | Path, year: str = "2007", image_set: str = "trainva
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return home
+
+
+@contextmanager
+def unpacking_stays_inside() -> Iterator[None]:
+    """Let no archive write outside its folder (PEP 706): torchvision 0.25 does not ask for it."""
+    if not hasattr(tarfile, "data_filter"):
+        raise OSError("to unpack safely takes Python 3.11.4 or newer")
+    usual = tarfile.TarFile.extraction_filter
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        tarfile.TarFile.extraction_filter = usual
 
 
 def move_files(source: Path, target: Path) -> None:

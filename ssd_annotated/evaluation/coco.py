@@ -98,7 +98,8 @@ def _as_found(target: dict[str, Tensor]) -> Detections:
 def _tabulate(found: list[Detections], sizes: list[tuple[int, int]]) -> _Table:
     for index, (boxes, scores, labels) in enumerate(found):
         if not len(boxes) == len(scores) == len(labels):
-            raise ValueError(f"image {index}: {len(boxes)} boxes, but {len(labels)} labels")
+            counts = f"{len(boxes)} boxes, {len(labels)} labels, {len(scores)} scores or flags"
+            raise ValueError(f"image {index}: {counts}: there must be one of each")
     images = np.repeat(np.arange(len(found)), [len(each.boxes) for each in found])
     boxes, scores, labels = (_join([each[k] for each in found]) for k in range(3))
     x0, y0, x1, y1 = boxes.reshape(-1, 4).T
