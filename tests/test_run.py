@@ -1,5 +1,6 @@
 """A run in a folder: killed anywhere, it continues to the same bits, and no file is half there."""
 
+import gc
 import json
 import math
 import multiprocessing
@@ -664,6 +665,42 @@ def test_after_an_accident_in_an_epoch_the_run_is_resumed(tmp_path, whole, accid
     options = {"validation": Squares(2), "validate_every": 4, "resume": True}
     go(tmp_path, augmented(Squares(5)), **options)
     assert_same_run(tmp_path, whole)
+
+
+class SlowSecond(Squares):
+    """Squares that cannot be read; every worker but the first takes long to start."""
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if not multiprocessing.current_process().name.endswith(":1"):
+            time.sleep(1000)
+
+    def __getitem__(self, index):
+        gone()
+
+
+def broken_while_a_worker_starts(job, *arguments):
+    """How many workers are left when the error has been caught."""
+    multiprocessing.set_start_method("spawn", force=True)
+    gc.disable()  # else it may come by, and end them
+    with pytest.raises(FileNotFoundError):
+        job(*arguments, SlowSecond(), 2)
+    return len(multiprocessing.active_children())
+
+
+def trained(folder, dataset, workers):
+    return go(folder, augmented(dataset), settings=replace(SHORT, workers=workers))
+
+
+def measured(dataset, workers):
+    return detect_all(small(), dataset, batch_size=1, workers=workers)
+
+
+@pytest.mark.parametrize("measuring", [False, True])
+def test_an_error_ends_the_workers_even_those_that_are_still_starting(tmp_path, measuring):
+    # When Python ends them at its exit, PyTorch may take that for a second error.
+    job = (measured,) if measuring else (trained, tmp_path)
+    assert Child(broken_while_a_worker_starts, *job).end() == (0, 0)
 
 
 def as_nobody(folder):

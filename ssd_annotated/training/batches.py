@@ -90,6 +90,15 @@ def start(loader: DataLoader) -> Iterator[list]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def stop(batches: Iterator | None) -> None:
+    """End the workers behind these batches, if there are any, even those still starting.
+
+    Left to Python's exit, PyTorch would take the end of a starting worker for a failure.
+    """
+    if hasattr(batches, "_shutdown_workers"):
+        batches._shutdown_workers()
+
+
 def _collate(
     samples: list[tuple[np.ndarray, dict[str, Tensor]]],
     recipe: Recipe,

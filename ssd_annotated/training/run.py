@@ -13,7 +13,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -122,6 +122,7 @@ def run(
         Log(folder, trainer.next_step, tensorboard) as log,
         _bar(trainer, progress) as bar,
         stop_signals() as caught,
+        closing(trainer),
         _keep_what_breaks(trainer, folder),
     ):
         report = _Report(trainer, log, bar, best)

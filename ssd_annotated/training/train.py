@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from ssd_annotated.loss import LossParts, MultiBoxLoss, Positives
 from ssd_annotated.model import SSD
 from ssd_annotated.support.checks import check_at_least
 from ssd_annotated.training import distributed
-from ssd_annotated.training.batches import make_loader, start
+from ssd_annotated.training.batches import make_loader, start, stop
 from ssd_annotated.training.settings import QUICK, Settings, learning_rate, make_optimizer
 
 
@@ -107,14 +108,15 @@ def train(
     trainer = Trainer(model, dataset, replace(settings, **changes), loss)
     history = []
     bar = tqdm(range(trainer.settings.steps), disable=not progress, unit="step")
-    for step in bar:
-        record = trainer.step()
-        if history:  # of the step before: nobody waits for this one
-            bar.set_postfix_str(summary(history[-1]), refresh=False)
-        history.append(record)
-        if on_step is not None:
-            on_step(step, model)
-    trainer.wait()
+    with closing(trainer):
+        for step in bar:
+            record = trainer.step()
+            if history:  # of the step before: nobody waits for this one
+                bar.set_postfix_str(summary(history[-1]), refresh=False)
+            history.append(record)
+            if on_step is not None:
+                on_step(step, model)
+        trainer.wait()
     return history
 
 
@@ -229,9 +231,15 @@ class Trainer:
         try:
             last.read()
         except NonFiniteLossError:
-            self.next_step, self._batches = last.step, None
+            self.next_step = last.step
+            self.close()
             self._broken.zero_()
             raise
+
+    def close(self) -> None:
+        """End the workers. (A further step would start new ones.)"""
+        batches, self._batches = self._batches, None
+        stop(batches)
 
     def state(self) -> dict[str, object]:
         """What must be kept, besides the weights, to continue as if nothing had happened."""
@@ -245,7 +253,8 @@ class Trainer:
         """Continue where `state` was taken; the model must have the weights of that moment."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.next_step, self._batches, self._last = state["next_step"], None, None
+        self.next_step, self._last = state["next_step"], None
+        self.close()
 
     def _next_batch(self) -> tuple[Tensor, list[dict[str, np.ndarray]], Positives]:
         """The batch of the next step, its images and positives where the model is."""

@@ -13,7 +13,7 @@ from ssd_annotated.evaluation.voc import Evaluation, evaluate
 from ssd_annotated.model import SSD
 from ssd_annotated.nms import Detections
 from ssd_annotated.training import distributed
-from ssd_annotated.training.batches import start_worker
+from ssd_annotated.training.batches import start, start_worker, stop
 
 
 def detect_all(
@@ -34,11 +34,15 @@ def detect_all(
         mine, batch_size, collate_fn=_pack, num_workers=workers, worker_init_fn=start_worker
     )
     silent = not progress or distributed.rank() > 0
-    for samples in tqdm(loader, unit="batch", disable=silent):
-        images, truth = zip(*samples)
-        found = detect(model, list(images), batch_size)
-        detections += [Detections(*(field.cpu() for field in image)) for image in found]
-        targets += [_convert(target, np.ndarray, torch.from_numpy) for target in truth]
+    batches = start(loader)
+    try:
+        for samples in tqdm(batches, total=len(loader), unit="batch", disable=silent):
+            images, truth = zip(*samples)
+            found = detect(model, list(images), batch_size)
+            detections += [Detections(*(field.cpu() for field in image)) for image in found]
+            targets += [_convert(target, np.ndarray, torch.from_numpy) for target in truth]
+    finally:
+        stop(batches)
     whole = len(dataset)
     return distributed.gather(detections, whole), distributed.gather(targets, whole)
 
