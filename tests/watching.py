@@ -1,7 +1,10 @@
 """Look at other processes from outside: what they hold in memory, and who is left of a group."""
 
+import json
 import re
 from pathlib import Path
+
+_MEMORY = Path(__file__).resolve().parent.parent / "benchmarks" / "memory.json"
 
 
 def resident(process) -> int:
@@ -12,6 +15,17 @@ def resident(process) -> int:
         return 0
     found = re.search(r"VmRSS:\s+(\d+)", status)
     return int(found[1]) // 1024 if found else 0
+
+
+def record_memory(name: str, samples: list[tuple[float, int]]) -> None:
+    """Store what a process held (MiB) at each percent of its work, for the page on reliability."""
+    most: dict[str, int] = {}
+    for done, held in samples:
+        if held:
+            percent = str(min(int(100 * done), 99))
+            most[percent] = max(held, most.get(percent, 0))
+    stored = json.loads(_MEMORY.read_text()) if _MEMORY.exists() else {}
+    _MEMORY.write_text(json.dumps({**stored, name: most}, indent=1) + "\n")
 
 
 def state_and_group(pid: int | str) -> tuple[str, int] | None:

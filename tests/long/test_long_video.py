@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from watching import resident
+from watching import record_memory, resident
 
 from ssd_annotated.app.media import Video
 
@@ -77,6 +77,7 @@ def test_memory_is_flat_and_ctrl_c_leaves_nothing_behind(film, tmp_path):
     with Video(tmp_path / "drawn.mp4") as drawn:
         assert (drawn.count, drawn.fps) == (COUNT, RATE)
     whole = max(size for size, _ in seen)
+    record_memory("video", [(size / whole, held) for size, held in seen])
     tenths = [
         [held for size, held in seen if k * whole < 10 * size <= (k + 1) * whole and held]
         for k in range(10)
