@@ -182,6 +182,29 @@ def test_first_cell_is_no_part_of_the_page(first_cell):
     assert first_cell.metadata.tags == ["remove-cell"]
 
 
+@pytest.mark.usefixtures("calls")
+def test_first_cell_fetches_the_files_that_the_chapter_reads(monkeypatch, tmp_path):
+    fetched = []
+    monkeypatch.setattr("urllib.request.urlretrieve", lambda *names: fetched.append(names))
+    (tmp_path / "content").mkdir()
+    (tmp_path / "there.json").touch()
+    monkeypatch.chdir(tmp_path / "content")
+    code = 'Path("../there.json").read_text() + Path("../benchmarks/new.json").read_text()'
+    notebook = new_notebook(cells=[new_code_cell(code, id="b")])
+    exec(publish.with_first_cell(notebook, HERE).cells[0].source, {})
+    name = "benchmarks/new.json"
+    assert fetched == [(f"https://github.com/ada/seen-once/raw/{COMMIT}/{name}", f"../{name}")]
+    assert (tmp_path / "benchmarks").is_dir()
+
+
+def test_files_that_chapters_read_are_in_the_repository():
+    sources = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("book/text/*.md"))
+    files = publish.READ.findall(sources)
+    assert files
+    assert {name.removeprefix("../") for name in files} <= set(publish.tracked(ROOT))
+    assert len(files) == sources.count('"../')
+
+
 def imports(code):
     """Top-level names of the modules that a piece of Python imports."""
     for node in ast.walk(ast.parse(code)):

@@ -5,7 +5,8 @@ The repository itself names no address, so a fork works at once. A workflow know
 
 - the book's pages get links to their source, buttons that open them on Colab and on Binder, a link
   to report a mistake, and pictures for the sites that link to them;
-- the notebooks get a first cell that installs what is missing (on Colab, everything);
+- the notebooks get a first cell that installs what is missing (on Colab, everything), and fetches
+  the files of the repository that the chapter reads;
 - the README's links, and the package's page on PyPI, lead to the repository.
 """
 
@@ -44,6 +45,17 @@ needed = {{
 missing = [needed[module] for module in needed if importlib.util.find_spec(module) is None]
 if missing:
     subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", *missing])"""
+FETCH = """\
+
+from pathlib import Path
+from urllib.request import urlretrieve
+
+for name in {files}:
+    if not Path(name).exists():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        urlretrieve("{url}/raw/{commit}/" + name.removeprefix("../"), name)"""
+#: How a chapter names a file outside its own folder.
+READ = re.compile(r'Path\("(\.\./[^"]+)"\)')
 # People edit a chapter's text, never the notebook that is made from it.
 EDIT = (
     "{url}/edit/{branch}/{{{{ file_name if file_name.endswith('.md') else "
@@ -107,8 +119,11 @@ def with_buttons(config: dict, here: Address) -> dict:
 
 
 def with_first_cell(notebook: NotebookNode, here: Address) -> NotebookNode:
-    """The notebook with a first cell that installs what is missing; the book's page hides it."""
+    """The notebook with a first cell that gets what is missing; the book's page hides it."""
     source = CELL.format(url=here.url, commit=here.commit)
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    if files := sorted(set(READ.findall(code))):
+        source += FETCH.format(files=files, url=here.url, commit=here.commit)
     first = nbformat.v4.new_code_cell(source, id="install", metadata={"tags": ["remove-cell"]})
     notebook = copy.deepcopy(notebook)
     notebook.cells.insert(0, first)
