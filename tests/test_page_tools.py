@@ -111,6 +111,11 @@ def test_size_in_a_style_becomes_the_room_that_the_picture_takes(folder):
     assert slimmed == '<img alt="x" src="../_images/x.webp" width="7" height="5" />'
 
 
+def test_the_name_of_a_module_is_broken_after_its_dots(folder):
+    html = slim_pages.slim("<h1>Source code for a_b.c.d</h1><p>a.b</p>", folder, searches=False)
+    assert html == "<h1>Source code for a_b.<wbr>c.<wbr>d</h1><p>a.b</p>"
+
+
 def test_slim_page_stays_as_it_is(folder):
     html = '<img alt="x" src="../_images/x.webp" />' * 5 + '<script src="../_static/a.js"></script>'
     html += (

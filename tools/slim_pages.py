@@ -51,6 +51,8 @@ CELL = re.compile(
     re.DOTALL,
 )
 TAG = re.compile(r"<[^>]+>")
+#: A module's name in a heading is one word, which may be broken after its dots alone.
+MODULE = re.compile(r"(?<=<h1>Source code for )[\w.]+")
 #: The theme asks for "auto" and sets the colours of all elements a second time when it has loaded.
 THEME = re.compile(r"(\.dataset\.theme = )localStorage[^;]+;")
 EARLY_THEME = """((mode) => {
@@ -106,6 +108,7 @@ def slim(html: str, folder: Path, searches: bool) -> str:
         html = WAITS.sub("<script defer ", SEARCH.sub("", html))
     html = THEME.sub(lambda found: found[1] + EARLY_THEME, html, count=1)
     html = CELL.sub(code, html)
+    html = MODULE.sub(lambda name: name[0].replace(".", ".<wbr>"), html)
     # A bibliography is marked as a list of things that are no list items.
     html = html.replace('role="doc-biblioentry"', 'role="listitem"')
     html = FIGURE.sub(r'\1.webp"', SIZE.sub(r'width="\1" height="\2"', html))
