@@ -10,11 +10,12 @@ locale --all-locales | grep --quiet --ignore-case 'tr_TR.utf-\?8' || {
   exit 1
 }
 ip link set lo up # kernels of notebooks talk to themselves
-HOME=$(mktemp --directory)
-mount --bind "$HOME" "$HOME"
-mount --options remount,bind,ro "$HOME"
+place=$(mktemp --directory)
+mkdir "$place"/{home,jupyter,matplotlib}
+mount --bind "$place/home" "$place/home"
+trap 'umount "$place/home" && rm --recursive "$place"' EXIT
+mount --options remount,bind,ro "$place/home"
+export HOME=$place/home
 # What Jupyter and Matplotlib themselves ask for where they may not write at home.
-JUPYTER_RUNTIME_DIR=$(mktemp --directory)
-MPLCONFIGDIR=$(mktemp --directory)
-export HOME JUPYTER_RUNTIME_DIR MPLCONFIGDIR
-exec taskset --cpu-list 0 "$@"
+export JUPYTER_RUNTIME_DIR=$place/jupyter MPLCONFIGDIR=$place/matplotlib
+taskset --cpu-list 0 "$@"
