@@ -138,6 +138,7 @@ bench-gpu: setup  ## SSD300 beside torchvision on the machine's GPU; fails witho
 
 book: setup  ## the book, at _build/html/index.html; a warning or a missing page is an error
 	$(BIN)/python tools/plan.py
+	$(BIN)/python tools/memory.py
 	$(BIN)/python tools/pages.py
 	$(BIN)/python tools/cards.py
 	$(BIN)/python tools/try_data.py

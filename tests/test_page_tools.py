@@ -12,6 +12,8 @@ import chapter_top
 import citation
 import docstrings
 import light_assets
+import matplotlib.pyplot as plt
+import memory
 import nbformat
 import number_columns
 import page_head
@@ -444,3 +446,10 @@ def test_citation_follows_the_file():
     entry = citation.bibtex(facts, "2026")
     assert f"version = {{{facts['version']}}}" in entry
     assert entry.count("{") == entry.count("}")
+
+
+def test_memory_is_drawn_up_to_the_end_of_the_work():
+    figure, ax = plt.subplots()
+    memory.draw(ax, "video", {"0": 5, "40": 7, "99": 6})
+    assert ax.lines[0].get_xydata().tolist() == [[0, 5], [40, 7], [99, 6], [100, 6]]
+    plt.close(figure)

@@ -1,5 +1,6 @@
 """The files around the book agree with each other."""
 
+import json
 import re
 import tomllib
 from itertools import chain
@@ -121,6 +122,15 @@ def test_every_test_that_holds_a_promise_exists():
     assert len(named) > 10
     for file, test in named:
         assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), test
+
+
+def test_the_memory_that_is_told_is_what_was_measured():
+    text = (ROOT / "RELIABILITY.md").read_text(encoding="utf-8")
+    stored = json.loads((ROOT / "benchmarks/memory.json").read_text())
+    pictures, video = (list(stored[name].values()) for name in ("pictures", "video"))
+    assert max(pictures) - max(pictures[:-1]) > 20  # the last batch
+    for amount in (max(pictures[:-1]), max(pictures) - max(pictures[:-1]), max(video)):
+        assert re.search(rf"(held|another) {amount} MiB", text), amount
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])

@@ -20,8 +20,9 @@ TITLES = {"pictures": "5,000 pictures, killed half way", "video": "a video of 6,
 def draw(ax: Axes, name: str, held: dict[str, int]) -> None:
     """One process's memory, percent by percent, on axes that begin at 0."""
     percents = sorted(map(int, held))
-    ax.step(percents, [held[str(p)] for p in percents], where="post", color=COLOURS["positive"])
-    ax.set(title=TITLES[name], xlabel="work done, %", xlim=(0, 100), ylim=(0, None))
+    levels = [held[str(percent)] for percent in percents]
+    ax.step([*percents, 100], [*levels, levels[-1]], where="post", color=COLOURS["positive"])
+    ax.set(title=TITLES[name], xlabel="work done, %", xlim=(0, 100))
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     figure, axes = plt.subplots(1, len(TITLES), figsize=(WIDTH, 2.4), sharey=True)
     for ax, name in zip(axes, TITLES):
         draw(ax, name, stored[name])
-    axes[0].set_ylabel("memory, MiB")
+    axes[0].set(ylabel="memory, MiB", ylim=(0, 1.1 * axes[0].dataLim.y1))
     figure.savefig(TARGET, metadata={"Date": None})
 
 
