@@ -17,7 +17,7 @@ def test_exhibits_are_counted_in_order():
 @pytest.mark.parametrize("body", [e[2] for e in EXHIBITS], ids=[e[1] for e in EXHIBITS])
 def test_exhibit_is_complete(body):
     assert "```{code-cell}" in body
-    for part in ("- *One sees*", "- *Cause:*", "- *Fix:*", "- *Met*"):
+    for part in ("- *You see*", "- *Cause:*", "- *Fix:*", "- *Met*"):
         assert body.count(part) == 1, part
     met = body.partition("- *Met*")[2]
     assert re.search(r"\(https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+\)", met)
@@ -25,7 +25,7 @@ def test_exhibit_is_complete(body):
 
 def test_quiz_and_symptoms_name_exhibits_that_exist():
     answers = re.search(r"show\.check\(\(A, B, C, D, E, F\), \[(.*?)\]\)", TEXT)[1]
-    table = TEXT.partition("| What one sees |")[2].partition("\n\n")[0]
+    table = TEXT.partition("| What you see |")[2].partition("\n\n")[0]
     named = [int(n) for n in answers.split(",")]
     named += [int(n) for row in table.splitlines()[2:] for n in re.findall(r"\b\d+\b", row)]
     existing = {int(number) for number, _, _ in EXHIBITS}
