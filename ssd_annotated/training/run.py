@@ -137,8 +137,7 @@ def run(
                 _save(trainer, folder, report.best)
         report.finish()
         _save(trainer, folder, report.best)  # here, where signals are still caught
-    stopped_by = _who_stopped(caught, trainer)
-    return Outcome(trainer.next_step, stopped_by, report.best, report.standing)
+    return Outcome(trainer.next_step, _who_stopped(caught, trainer), report.best, report.standing)
 
 
 # --- Starting, resuming, saving -------------------------------------------------------------------
