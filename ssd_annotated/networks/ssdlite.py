@@ -1,4 +1,4 @@
-"""SSDLite: SSD for telephones, after MobileNetV2 (Sandler et al. 2018, section 6.2).
+"""SSDLite: SSD for phones, after MobileNetV2 (Sandler et al. 2018, section 6.2).
 
 A *depthwise separable* convolution looks at 3×3 cells of one channel at a time, and then mixes the
 channels cell by cell. The trunk, MobileNetV3 (Howard et al. 2019), is torchvision's own.
