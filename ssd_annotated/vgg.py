@@ -125,7 +125,7 @@ def decimate(weight: Tensor, steps: tuple[int, ...]) -> Tensor:
 
     Notes
     -----
-    Section 3.1 of the paper: "subsample parameters from fc6 and fc7".
+    Section 3 of the paper: "subsample parameters from fc6 and fc7".
     """
     if len(steps) != weight.ndim or min(steps) < 1:
         raise ValueError(f"steps must be {weight.ndim} positive numbers, not {steps}")

@@ -151,6 +151,14 @@ def after_steps(trainer, steps=1):
     return trainer.model, trainer.state()
 
 
+def reopened():
+    """A trainer that was closed after a step, and continues."""
+    one = trainer()
+    one.step()
+    one.close()
+    return one
+
+
 def restored(**settings):
     """A trainer that continues where another one was."""
     _, state = after_steps(trainer(**settings))
@@ -382,6 +390,7 @@ CALLS = {
         trainer(precision="float16", clip_norm=1)
     ),
     "training.train.Trainer.wait": lambda: after_steps(trainer())[1] and trainer().wait(),
+    "training.train.Trainer.close": lambda: after_steps(reopened()),
     "training.train.Record.__getitem__": lambda: trainer().step()["confidence"],
     "training.train.Trainer.state": lambda: trainer().state(),
     "training.train.Trainer.restore": lambda: after_steps(restored(precision="float16")),

@@ -14,6 +14,7 @@ from dataclasses import replace
 from multiprocessing import parent_process
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 import torch
@@ -697,7 +698,10 @@ def measured(dataset, workers):
 
 
 @pytest.mark.parametrize("measuring", [False, True])
-def test_an_error_ends_the_workers_even_those_that_are_still_starting(tmp_path, measuring):
+def test_an_error_ends_the_workers_even_those_that_are_still_starting(
+    tmp_path, monkeypatch, measuring
+):
+    monkeypatch.setattr(children, "PATIENCE", 300)  # two workers that import PyTorch
     # When Python ends them at its exit, PyTorch may take that for a second error.
     job = (measured,) if measuring else (trained, tmp_path)
     assert Child(broken_while_a_worker_starts, *job).end() == (0, 0)

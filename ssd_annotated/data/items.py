@@ -194,7 +194,8 @@ def read_names(
 def name_of(line: str, where: str, annotated: Collection[str], suffixes: Sequence[str]) -> str:
     """The name that a line means: itself, or that without its ending, or without folders."""
     path = PureWindowsPath(line)  # parts at both slashes
-    whole = path.with_suffix("").as_posix() if path.suffix.lower() in suffixes else line
+    # Python 3.13 refuses to take the ending from "..jpg" by with_suffix.
+    whole = path.as_posix().removesuffix(path.suffix) if path.suffix.lower() in suffixes else line
     stem = PureWindowsPath(whole).name
     name = next((name for name in (line, whole, stem) if name in annotated), stem)
     if name in ("", ".", ".."):
