@@ -262,6 +262,21 @@ def test_the_group_above_roboflows_classes_is_no_class(folder):
     assert read(folder).class_names == ("background", "things", *NAMES[1:])  # somebody used it
 
 
+def test_roboflows_group_may_have_the_name_of_its_only_class(folder):
+    def change(content):
+        (kept,) = (one for one in content["categories"] if one["name"] == "car")
+        group = {"id": 0, "name": "car", "supercategory": "none"}
+        content["categories"] = [group, kept | {"supercategory": "car"}]
+        for one in content["annotations"]:
+            one["category_id"] = kept["id"]
+
+    spoil(folder, change)
+    assert read(folder).class_names == ("background", "car")
+    spoil(folder, lambda content: content["annotations"][0].update(category_id=0))
+    with pytest.raises(ValueError, match=r"two have the same name: \('car', 'car'\)"):
+        read(folder)
+
+
 def test_survey(folder):
     found = survey(read(folder), torch.tensor([[0.5, 0.5, 1, 1]]))
     assert found.objects == {"car": 2, "stop sign": 0, "toothbrush": 1}
@@ -531,12 +546,13 @@ def test_senseless_arguments_are_named(folder, options, message):
         read(folder, **options)
 
 
-def test_a_category_called_background_is_no_class(folder):
-    zero = {"id": 0, "name": "background"}
+@pytest.mark.parametrize("name", ["background", "_background_"])  # the latter is labelme's
+def test_a_category_called_background_is_no_class(folder, name):
+    zero = {"id": 0, "name": name}
     spoil(folder, partial(append, kind="categories", entry=zero))
     assert read(folder).class_names == NAMES
     spoil(folder, partial(change, kind="annotations", category_id=0))
-    with pytest.raises(ValueError, match="'background' means that there is no object"):
+    with pytest.raises(ValueError, match=f"'{name}' means that there is no object"):
         read(folder)
 
 

@@ -95,6 +95,27 @@ def test_images_without_annotation_are_said_and_left_out(tmp_path):
     assert dataset.problems == []
 
 
+def test_images_without_annotation_are_said_whatever_their_name_and_set(tmp_path):
+    write_pairs(tmp_path / "train", tmp_path / "train")
+    for name in "adefg":  # an "a" has an annotation, but in another set
+        write_image(tmp_path / f"valid/{name}.png")
+    dataset = open_data(tmp_path)
+    assert stems(dataset) == EVERY
+    assert dataset.notes == ["5 images without annotation, left out: a.png, d.png, e.png, …"]
+    write_pairs(tmp_path / "test", tmp_path / "test", "xy")
+    assert open_data(tmp_path, wanted="train").notes == dataset.notes
+    assert open_data(tmp_path, wanted="test").notes == []
+
+
+def test_an_xml_file_that_says_the_ending_means_this_image(tmp_path):
+    for name in ("a.jpg", "a.png"):
+        write_image(tmp_path / name)
+        write_xml(tmp_path / f"{name}.xml")
+    dataset = open_data(tmp_path)
+    pairs = {record.annotation.name: record.image.name for record in dataset.records}
+    assert pairs == {"a.jpg.xml": "a.jpg", "a.png.xml": "a.png"}
+
+
 def test_an_annotation_without_image_is_bad(tmp_path):
     write_pairs(tmp_path, tmp_path)
     write_xml(tmp_path / "lost.xml")
@@ -290,6 +311,22 @@ def test_cvat_lists_everything_under_default(tmp_path):
     assert sorted(shares[0] + shares[1]) == [*EVERY, "d"]
 
 
+def test_lists_of_classes_beside_cvats_default_are_no_sets(tmp_path):
+    write_lists(tmp_path, default="a\nb\nc\n", cat_default="a 1\nb -1\n", dog_default="")
+    for wanted in ("train", "test"):
+        assert stems(open_data(tmp_path, wanted=wanted)) == EVERY
+    shares = [stems(open_data(f"{tmp_path}:{share}")) for share in ("0.5", "-0.5")]
+    assert sorted(shares[0] + shares[1]) == EVERY
+    assert stems(open_data(f"{tmp_path}:cat_default")) == ["a"]
+
+
+def test_capitals_do_not_matter_in_the_names_of_sets(tmp_path):
+    write_lists(tmp_path, Train="a\nb\n", Validation="c\n")
+    for name in ("train", "Train", "training"):
+        assert stems(open_data(f"{tmp_path}:{name}")) == ["a", "b"]
+    assert stems(open_data(tmp_path, wanted="val")) == ["c"]
+
+
 @pytest.mark.parametrize(
     ("there", "taken"),
     [
@@ -300,6 +337,9 @@ def test_cvat_lists_everything_under_default(tmp_path):
         (["all"], ["all"]),
         (["mine"], ["mine"]),
         (["mine_train", "mine_val"], ["train", "val"]),
+        (["Train", "Validation", "Test"], ["Train", "Validation", "Test"]),  # CVAT proposes these
+        (["cat_Train", "cat_Test"], ["Train", "Test"]),
+        (["default", "cat_default", "dog_default"], ["default"]),
     ],
 )
 def test_everything_is_taken_once(tmp_path, there, taken):
@@ -429,6 +469,7 @@ JSONS = {  # file, images, what stands before the names
     "CVAT": ("annotations/instances_default.json", "images", ""),
     "CVAT now": ("annotations/instances_default.json", "images/default", ""),
     "COCO": ("annotations/instances_train2017.json", "train2017", ""),
+    "FiftyOne": ("labels.json", "data", ""),
 }
 
 
@@ -462,6 +503,24 @@ def test_sets_of_cocos_format(tmp_path):
         assert stems(open_data(f"{tmp_path / root}:val")) == ["d", "e"]
     assert stems(open_data(tmp_path / "rf")) == list("abcdef")
     assert stems(open_data(tmp_path / "coco")) == list("abcde")
+
+
+def test_trainval_of_cocos_format_is_a_set(tmp_path):
+    write_coco_images(tmp_path / "instances_trainval.json", tmp_path / "images", "abc")
+    write_coco_images(tmp_path / "instances_test.json", tmp_path / "images", "d")
+    everything = open_data(tmp_path)
+    assert stems(everything) == [*EVERY, "d"]
+    told = f"taken: trainval, test (4 images in {tmp_path / 'images'})"
+    assert everything.understood[0].endswith(told)
+    assert stems(open_data(f"{tmp_path}:trainval")) == EVERY
+
+
+def test_the_folder_of_images_is_found_even_if_the_first_is_lost(tmp_path):
+    write_coco_images(tmp_path / "all.json", tmp_path / "images")
+    (tmp_path / "images/a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"image 0: no image: expected .*/images/a\.png$"):
+        open_data(tmp_path)
+    assert stems(open_data(tmp_path, on_bad="skip")) == ["b", "c"]
 
 
 def test_one_of_several_files_must_be_named(tmp_path):
@@ -558,6 +617,13 @@ def test_what_is_there_is_said_of_a_folder_of_no_kind(tmp_path, case):
 )
 def test_shares_are_split_off(text, parts):
     assert split_data(text) == parts
+
+
+def test_a_name_with_a_colon_may_be_that_of_a_folder(tmp_path):
+    folder = tmp_path / "shift:2026"
+    write_pairs(folder, folder)
+    for data in (folder, f"{folder}", f"{folder}:all"):
+        assert stems(open_data(data)) == EVERY
 
 
 def test_paths_are_not_split():

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path, PureWindowsPath
 
 from ssd_annotated.data.annotation import (
+    BACKGROUNDS,
     Box,
     DataError,
     Found,
@@ -43,7 +44,7 @@ def read_coco(file: Path, images: Path | None = None) -> Found:
     ----------
     images
         The folder of the images. None: the folder of the file or one near it, ``images`` for
-        example, where the first image is.
+        example, where the first image is (or the next, if it is nowhere near).
 
     Raises
     ------
@@ -65,7 +66,7 @@ def read_coco(file: Path, images: Path | None = None) -> Found:
         name = str(info.get("file_name", image_id))
         read = partial(read_entry, folder, info, index.imgToAnns[image_id], categories)
         items.append(Item(name, file, f"image {image_id}", file, (file, name), read))
-    names = tuple(name for name in categories.values() if name != "background")
+    names = tuple(name for name in categories.values() if name not in BACKGROUNDS)
     return Found(tuple(items), (), tuple(problems), names, (folder,))
 
 
@@ -83,7 +84,7 @@ def read_json(file: Path) -> dict[str, list]:
 
 
 def find_images(file: Path, entries: list) -> Path:
-    """The folder, the file's own or one near it, that holds the first image of a file.
+    """The folder, the file's own or one near it, that holds an image of a file, the first if any.
 
     Near are folders for images, and those that share their name with the file, as ``train2017``
     and ``instances_train2017.json``.
@@ -91,12 +92,12 @@ def find_images(file: Path, entries: list) -> Path:
     names = [e["file_name"] for e in entries if isinstance(e, dict) and e.get("file_name")]
     if not names:
         return file.parent
-    path = PureWindowsPath(str(names[0]).strip())  # parts at both slashes
     near = [folder for base in (file.parent, file.parent.parent) for folder in inside(base, file)]
-    for name in (path.as_posix(), path.name):
-        for folder in near:
-            if (folder / name).is_file():
-                return folder
+    for path in (PureWindowsPath(str(name).strip()) for name in names):  # parts at both slashes
+        for name in (path.as_posix(), path.name):
+            for folder in near:
+                if (folder / name).is_file():
+                    return folder
     raise FileNotFoundError(f"{file}: no folder near it holds {names[0]}; give IMAGES:{file}")
 
 
@@ -254,12 +255,12 @@ def read_categories(entries: Sequence[object], used: Collection[Key]) -> dict[Ke
     """
     ids = [read_id(entry, "id") for entry in entries]
     names = [read_text(entry, "name") for entry in entries]
-    for which, values in (("id", ids), ("name", names)):
-        if len(set(values)) < len(values):
-            raise DataError(f"two have the same {which}: {tuple(values)}")
     above = [entry.get("supercategory") for entry in entries]
     groups = {k for k, n, group in zip(ids, names, above) if group == "none" and n in above}
     kept = {k: n for k, n in zip(ids, names) if k not in groups or k in used}
+    for which, values in (("id", ids), ("name", [*kept.values()])):  # a group may share its name
+        if len(set(values)) < len(values):
+            raise DataError(f"two have the same {which}: {tuple(values)}")
     if not kept:
         raise DataError("there are none")
     return dict(sorted(kept.items(), key=lambda pair: order(pair[0])))

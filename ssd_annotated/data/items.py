@@ -16,7 +16,7 @@ from ssd_annotated.data.annotation import Found, Item
 from ssd_annotated.data.xml import decode_text, read_annotation
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
+IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "data")
 ANNOTATION_FOLDERS = ("annotations", "annotation", "xmls", "xml", "labels", "label", "ann")
 CLASS_LINE = re.compile(r"(.*\S)\s+(-1|0|1)")
 
@@ -72,7 +72,8 @@ def pair(root: Path, images: Sequence[Path], texts: Sequence[Path]) -> dict[Path
     paired = {}
     for text in texts:
         names = [common_name(text, root, stem) for stem in stems(text)]
-        paired[text] = next((pictures[name] for name in names if name in pictures), [])
+        found = next((pictures[name] for name in names if name in pictures), [])
+        paired[text] = [image for image in found if image.name == text.stem] or found
     taken = {image for found in paired.values() for image in found}
     left = once(image for image in images if image not in taken)
     alone = once(text for text, found in paired.items() if not found)

@@ -31,6 +31,7 @@ SETS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+BOTH = "trainval"  # the first two together, as VOC calls them
 OTHER = "other"  # the set of what is in no folder of such a name, if others are
 MOST_JSON = 20  # more JSON files in a folder are one for each image, and not COCO's
 OTHER_TASKS = ("captions", "image_info", "panoptic", "person_keypoints", "stuff")  # COCO's own
@@ -108,6 +109,12 @@ def count_of(images: int) -> str:
     return f"{images} image{'s' * (images != 1)}"
 
 
+def usual(name: str) -> str:
+    """What a set of this name is usually called: CVAT proposes ``Train`` and ``Validation``."""
+    small = name.lower()
+    return SETS.get(small, small)
+
+
 def set_of(file: Path, root: Path) -> str | None:
     """The set that a folder on the way to a file stands for."""
     folders = file.relative_to(root).parts[:-1] if file.is_relative_to(root) else ()
@@ -117,7 +124,7 @@ def set_of(file: Path, root: Path) -> str | None:
 def names_of_sets(found: Iterable[str | None]) -> tuple[str, ...]:
     """The sets that occur, in the order of `SETS`, those without a name last."""
     there = set(found)
-    return tuple(name for name in dict.fromkeys((*SETS.values(), OTHER)) if name in there)
+    return tuple(name for name in dict.fromkeys((*SETS.values(), BOTH, OTHER)) if name in there)
 
 
 # --- VOC's layout ---------------------------------------------------------------------------------
@@ -136,8 +143,9 @@ def list_sets(lists: Path) -> tuple[str, ...]:
     """
     there = sorted(file.stem for file in lists.glob("*.txt"))
     parts = {name.rpartition("_")[2] for name in there if "_" in name}
-    whole = {SETS.get(name, name) for name in there}
-    return (*there, *(part for part in sorted(parts & SETS.keys()) if SETS[part] not in whole))
+    whole = {usual(name) for name in there}
+    made = (part for part in sorted(parts) if part.lower() in SETS and usual(part) not in whole)
+    return (*there, *made)
 
 
 # --- XML by name ----------------------------------------------------------------------------------
@@ -148,16 +156,31 @@ def xml_kind(root: Path, images: Sequence[Path], pairs: Mapping[Path, Sequence[P
     sets = {text: set_of((*found, text)[0], root) for text, found in pairs.items()}
     if any(sets.values()):
         sets = {text: name or OTHER for text, name in sets.items()}
-    known = {stem for text in pairs for stem in stems(text)}
-    alone = [image for image in images if image.stem not in known]
+    names = names_of_sets(sets.values())
+    alone = without_text(root, images, sets)
 
     def read(name: str | None) -> Found:
         chosen = [text for text in pairs if name in (None, sets[text])]
         items = sorted(paired_item(root, text, pairs[text]) for text in chosen)
-        bare = [image for image in alone if name in (None, set_of(image, root) or OTHER)]
+        # Images of a set in which no image has an annotation are said with the first set.
+        known = {image: own if own in names else (*names, None)[0] for image, own in alone.items()}
+        bare = [image for image, own in known.items() if name in (None, own)]
         return Found(tuple(items), without_annotation(bare))
 
-    return Kind(root, describe(root, pairs), names_of_sets(sets.values()), read)
+    return Kind(root, describe(root, pairs), names, read)
+
+
+def without_text(
+    root: Path, images: Sequence[Path], sets: Mapping[Path, str | None]
+) -> dict[Path, str | None]:
+    """The images without an XML file, each with its set.
+
+    Not if one in the same set has its name: then it is a picture of the boxes, or of a mask.
+    """
+    other = OTHER if any(sets.values()) else None
+    known = {(name, stem) for text, name in sets.items() for stem in stems(text)}
+    found = {image: set_of(image, root) or other for image in images}
+    return {image: own for image, own in found.items() if (own, image.stem) not in known}
 
 
 def without_annotation(images: Sequence[Path]) -> tuple[str, ...]:
@@ -218,4 +241,4 @@ def json_kind(root: Path, files: Sequence[Path]) -> Kind:
 def set_in_name(file: Path) -> str | None:
     """The set that the name of a file stands for."""
     words = re.split(r"[^a-z]+", file.stem.lower())
-    return next((SETS[word] for word in words if word in SETS), None)
+    return next((usual(word) for word in words if word in SETS or word == BOTH), None)
