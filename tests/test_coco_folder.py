@@ -198,6 +198,7 @@ def test_a_string_with_zeros_is_an_id_of_its_own(folder):
         {"bbox": None, "segmentation": [[10, 6, 30, 6, 30, 21, 10, 21]]},
         {"bbox": [], "segmentation": [[10, 6, 20, 7], [30, 21, 12, 20]]},
         {"bbox": None, "segmentation": [10, 21, 30, 6]},
+        {"bbox": [None] * 4, "segmentation": [10, 21, 30, 6]},  # VIA 3
         {"iscrowd": None},
         {"iscrowd": "0"},
         {"iscrowd": False},
@@ -227,7 +228,15 @@ def test_what_is_no_polygon_is_named(folder, segmentation, message):
         read(folder)
 
 
-@pytest.mark.parametrize("size", [{}, {"width": None, "height": None}, {"width": 0, "height": 0}])
+@pytest.mark.parametrize(
+    "size",
+    [
+        {},
+        {"width": None, "height": None},
+        {"width": 0, "height": 0},
+        {"width": -1, "height": -1},  # VIA 3
+    ],
+)
 def test_without_a_size_the_image_knows_it(folder, size):
     expected = read(folder).target(1)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,40 @@ def test_an_xml_file_that_says_the_ending_means_this_image(tmp_path):
     dataset = open_data(tmp_path)
     pairs = {record.annotation.name: record.image.name for record in dataset.records}
     assert pairs == {"a.jpg.xml": "a.jpg", "a.png.xml": "a.png"}
+
+
+@pytest.mark.parametrize("second", ["a.png.xml", "annotations/a.xml"])
+def test_two_annotations_of_an_image_are_bad(tmp_path, second):
+    write_pairs(tmp_path, tmp_path)
+    write_xml(tmp_path / second)
+    with pytest.raises(ValueError, match=r"xml: several annotations: a\.png has .*, .*a\.xml$"):
+        open_data(tmp_path)
+    dataset = open_data(tmp_path, on_bad="skip")
+    assert stems(dataset) == ["b", "c"]
+    assert {problem.file for problem in dataset.problems} == {tmp_path / "a.xml", tmp_path / second}
+
+
+# One "ä" of two characters, as macOS writes it, and one of a single character.
+TWO, ONE = (unicodedata.normalize(form, "Bär") for form in ("NFD", "NFC"))
+
+
+@pytest.mark.parametrize(("image", "text"), [(ONE, TWO), (TWO, ONE), (TWO, TWO)])
+def test_an_accent_may_be_a_character_of_its_own(tmp_path, image, text):
+    assert len(TWO) == len(ONE) + 1
+    write_image(tmp_path / f"flat/{image}.png")
+    write_xml(tmp_path / f"flat/{text}.xml")
+    write_image(tmp_path / f"flat/sub/{image}.png")  # nor is this its stem
+    write_xml(tmp_path / f"flat/sub/{text}.xml")
+    write_lists(tmp_path / "voc", train=f"{ONE}\n{TWO}.png\n")
+    write_image(tmp_path / f"voc/JPEGImages/{image}.png")
+    write_xml(tmp_path / f"voc/Annotations/{text}.xml")
+    write_image(tmp_path / f"coco/images/{image}.png")
+    write_coco(tmp_path / "coco/all.json", [entry(1, f"{text}.png")], [thing(1, 1)])
+    assert stems(open_data(tmp_path / "flat")) == [image, image]
+    assert stems(open_data(tmp_path / "coco")) == [image]
+    with pytest.raises(ValueError, match="listed twice"):
+        open_data(tmp_path / "voc")
+    assert stems(open_data(tmp_path / "voc", on_bad="skip")) == [image]
 
 
 def test_an_annotation_without_image_is_bad(tmp_path):
@@ -470,6 +505,7 @@ JSONS = {  # file, images, what stands before the names
     "CVAT now": ("annotations/instances_default.json", "images/default", ""),
     "COCO": ("annotations/instances_train2017.json", "train2017", ""),
     "FiftyOne": ("labels.json", "data", ""),
+    "a server": ("result.json", "images", "/data/local-files/?d=day%20one%2F"),
 }
 
 
@@ -609,6 +645,9 @@ def test_what_is_there_is_said_of_a_folder_of_no_kind(tmp_path, case):
     (tmp_path / "export.zip").touch()
     with pytest.raises(FileNotFoundError, match=r"export\.zip: no such folder: unpack it"):
         understand(tmp_path / "export.zip")
+    write_image(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError, match=r"a\.png: no such folder: it is a file$"):
+        understand(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(

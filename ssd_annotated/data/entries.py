@@ -12,9 +12,11 @@ import io
 import json
 import math
 import os
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PureWindowsPath
+from urllib.parse import unquote
 
 from ssd_annotated.data.annotation import (
     BACKGROUNDS,
@@ -93,12 +95,24 @@ def find_images(file: Path, entries: list) -> Path:
     if not names:
         return file.parent
     near = [folder for base in (file.parent, file.parent.parent) for folder in inside(base, file)]
-    for path in (PureWindowsPath(str(name).strip()) for name in names):  # parts at both slashes
-        for name in (path.as_posix(), path.name):
+    for name in names:
+        for spelling in spellings(str(name).strip()):
             for folder in near:
-                if (folder / name).is_file():
+                if (folder / spelling).is_file():
                     return folder
     raise FileNotFoundError(f"{file}: no folder near it holds {names[0]}; give IMAGES:{file}")
+
+
+def spellings(name: str) -> list[str]:
+    """How a name may be written on this disk.
+
+    Paths have both slashes, and may be those of another machine or, with ``%20`` for a blank, of a
+    server. A letter and its accent are one character or two.
+    """
+    paths = [PureWindowsPath(text) for text in (name, unquote(name))]  # parts at both slashes
+    plain = [name, *(text for path in paths for text in (path.as_posix(), path.name))]
+    forms = [unicodedata.normalize(form, text) for text in plain for form in ("NFC", "NFD")]
+    return list(dict.fromkeys([*plain, *forms]))
 
 
 def inside(base: Path, file: Path) -> Iterator[Path]:
@@ -180,19 +194,19 @@ def find_image(folder: Path, name: str) -> Path:
 
     A name never leads out of the folder, as ``../a.jpg`` and ``/etc/a.jpg`` would.
     """
-    path = PureWindowsPath(name)  # parts at both slashes
-    for image in (folder / name, folder / path.as_posix(), folder / path.name):
+    for image in (folder / spelling for spelling in spellings(name)):
         inside = Path(os.path.normpath(image)).is_relative_to(os.path.normpath(folder))
-        if inside and "\0" not in name and image.is_file():
+        if inside and "\0" not in str(image) and image.is_file():
             return image
     raise FileNotFoundError(f"no image: expected {folder / name}")
 
 
 def read_size(info: Entry) -> tuple[int, int] | None:
-    """Width and height in pixels; None if they are absent, null or 0."""
+    """Width and height in pixels; None if they are absent, null, 0 or, as VIA 3 has them, −1."""
     if not (info.get("width") and info.get("height")):
         return None
-    return check_size(*(read_number(info[key], key) for key in ("width", "height")))
+    size = [read_number(info[key], key) for key in ("width", "height")]
+    return None if size == [-1, -1] else check_size(*size)
 
 
 # --- One object -----------------------------------------------------------------------------------
@@ -220,7 +234,8 @@ def read_crowd(thing: Entry) -> bool:
 
 def read_box(thing: Entry) -> tuple[Box, str]:
     """The edges of a ``bbox``, or of a polygon without one; and how they are written."""
-    if not thing.get("bbox") and thing.get("segmentation"):
+    # VIA 3 gives a polygon the box of four nulls.
+    if thing.get("bbox") in (None, [], [None] * 4) and thing.get("segmentation"):
         edges = surround(thing["segmentation"])
         names = "left {:g}, top {:g}, right {:g}, bottom {:g}".format(*edges)
         return edges, f"{names} of its polygon"

@@ -10,7 +10,6 @@ whole folder.
 
 import os
 import re
-import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
 from hashlib import sha256
@@ -19,7 +18,7 @@ from pathlib import Path, PureWindowsPath
 
 from ssd_annotated.data.annotation import Found
 from ssd_annotated.data.entries import read_coco
-from ssd_annotated.data.items import SUFFIXES
+from ssd_annotated.data.items import SUFFIXES, composed
 from ssd_annotated.data.kinds import OTHER, Kind, count_of, understand, usual
 
 #: Between root and set: a colon, unless it is the one after the letter of a Windows drive.
@@ -195,7 +194,7 @@ def in_share(name: str, share: str) -> bool:
     """
     path = PureWindowsPath(name)  # parts at both slashes
     stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
-    stem = unicodedata.normalize("NFC", stem.partition(".rf.")[0])
+    stem = composed(stem.partition(".rf.")[0])
     digest = sha256(stem.encode(errors="surrogatepass")).digest()
     place = Fraction(int.from_bytes(digest[:8]), 2**64)
     size = Fraction(share)

@@ -23,7 +23,16 @@ from typing import NamedTuple
 
 from ssd_annotated.data.annotation import Found
 from ssd_annotated.data.entries import read_coco
-from ssd_annotated.data.items import SUFFIXES, ending, pair, paired_item, read_voc, stems, walk
+from ssd_annotated.data.items import (
+    SUFFIXES,
+    composed,
+    ending,
+    pair,
+    paired_items,
+    read_voc,
+    stems,
+    walk,
+)
 
 #: Names of sets, by what folders and files are called.
 SETS = {
@@ -34,6 +43,7 @@ SETS = {
 BOTH = "trainval"  # the first two together, as VOC calls them
 OTHER = "other"  # the set of what is in no folder of such a name, if others are
 MOST_JSON = 20  # more JSON files in a folder are one for each image, and not COCO's
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 OTHER_TASKS = ("captions", "image_info", "panoptic", "person_keypoints", "stuff")  # COCO's own
 
 
@@ -63,8 +73,7 @@ def understand(root: Path) -> Kind:
         If it is no kind that is known; the message says what was found.
     """
     if not root.is_dir():
-        unpacked = ": unpack it" if root.is_file() else ""
-        raise FileNotFoundError(f"{root}: no such folder{unpacked}")
+        raise FileNotFoundError(f"{root}: no such folder{hint_of_file(root)}")
     lists = find_lists(root)
     if lists is not None:
         read = partial(read_voc, root, lists)
@@ -82,6 +91,13 @@ def understand(root: Path) -> Kind:
     if jsons:
         return json_kind(root, jsons)
     raise nothing_known(root, files, images)
+
+
+def hint_of_file(root: Path) -> str:
+    """What to say of a file where a folder is expected."""
+    if not root.is_file():
+        return ""
+    return ": unpack it" if root.suffix.lower() in ARCHIVES else ": it is a file"
 
 
 def nothing_known(root: Path, files: Sequence[Path], images: Sequence[Path]) -> Exception:
@@ -160,8 +176,7 @@ def xml_kind(root: Path, images: Sequence[Path], pairs: Mapping[Path, Sequence[P
     alone = without_text(root, images, sets)
 
     def read(name: str | None) -> Found:
-        chosen = [text for text in pairs if name in (None, sets[text])]
-        items = sorted(paired_item(root, text, pairs[text]) for text in chosen)
+        items = [item for item in paired_items(root, pairs) if name in (None, sets[item.file])]
         # Images of a set in which no image has an annotation are said with the first set.
         known = {image: own if own in names else (*names, None)[0] for image, own in alone.items()}
         bare = [image for image, own in known.items() if name in (None, own)]
@@ -178,9 +193,9 @@ def without_text(
     Not if one in the same set has its name: then it is a picture of the boxes, or of a mask.
     """
     other = OTHER if any(sets.values()) else None
-    known = {(name, stem) for text, name in sets.items() for stem in stems(text)}
+    known = {(name, composed(stem)) for text, name in sets.items() for stem in stems(text)}
     found = {image: set_of(image, root) or other for image in images}
-    return {image: own for image, own in found.items() if (own, image.stem) not in known}
+    return {image: own for image, own in found.items() if (own, composed(image.stem)) not in known}
 
 
 def without_annotation(images: Sequence[Path]) -> tuple[str, ...]:
