@@ -212,6 +212,8 @@ def model_to_go_on_from(file: str, class_names: tuple[str, ...]) -> object:
     """Load the model of a file; of other classes, those of the same name keep what was learned."""
     from ssd_annotated.training.transfer import start_from
 
+    if not Path(file).exists():
+        raise click.UsageError(f"--weights {file!r} is neither imagenet nor none, and no such file")
     context = click.get_current_context()
     for name in (*ARCHITECTURE, "widths"):
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
