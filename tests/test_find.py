@@ -505,6 +505,7 @@ JSONS = {  # file, images, what stands before the names
     "CVAT now": ("annotations/instances_default.json", "images/default", ""),
     "COCO": ("annotations/instances_train2017.json", "train2017", ""),
     "FiftyOne": ("labels.json", "data", ""),
+    "beside its folder": ("annotations/all.json", "images", "../images/"),
     "a server": ("result.json", "images", "/data/local-files/?d=day%20one%2F"),
 }
 
@@ -519,7 +520,7 @@ def test_cocos_format_and_its_images_are_found(tmp_path, case):
         assert dataset.class_names == ("background", "cat")
         assert dataset[0][1]["boxes"].tolist() == [pytest.approx(BOX)]
     taken = "train" if case == "COCO" else "all"
-    held_by = tmp_path if above and "/data" not in above else tmp_path / images
+    held_by = tmp_path if above in ("images/", "images\\", "JPEGImages/") else tmp_path / images
     how = f"{tmp_path}: COCO's JSON in {file}; taken: {taken} (3 images in {held_by})"
     assert open_data(tmp_path).understood == [how]
 

@@ -98,7 +98,7 @@ def find_images(file: Path, entries: list) -> Path:
     for name in names:
         for spelling in spellings(str(name).strip()):
             for folder in near:
-                if (folder / spelling).is_file():
+                if is_inside(folder / spelling, folder):
                     return folder
     raise FileNotFoundError(f"{file}: no folder near it holds {names[0]}; give IMAGES:{file}")
 
@@ -195,10 +195,15 @@ def find_image(folder: Path, name: str) -> Path:
     A name never leads out of the folder, as ``../a.jpg`` and ``/etc/a.jpg`` would.
     """
     for image in (folder / spelling for spelling in spellings(name)):
-        inside = Path(os.path.normpath(image)).is_relative_to(os.path.normpath(folder))
-        if inside and "\0" not in str(image) and image.is_file():
+        if is_inside(image, folder):
             return image
     raise FileNotFoundError(f"no image: expected {folder / name}")
+
+
+def is_inside(image: Path, folder: Path) -> bool:
+    """Whether a file is there, and its path does not lead out of the folder."""
+    inside = Path(os.path.normpath(image)).is_relative_to(os.path.normpath(folder))
+    return inside and "\0" not in str(image) and image.is_file()
 
 
 def read_size(info: Entry) -> tuple[int, int] | None:
