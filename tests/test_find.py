@@ -542,6 +542,15 @@ def test_sets_of_cocos_format(tmp_path):
     assert stems(open_data(tmp_path / "coco")) == list("abcde")
 
 
+@pytest.mark.parametrize("ending", [".json", ".png.json"])
+def test_cocos_file_among_one_for_each_image_is_found(tmp_path, ending):
+    names = "abcdefghijklmnopqrstuvwxyz"
+    write_coco_images(tmp_path / "from_labelme.json", tmp_path, names)
+    for name in names:
+        (tmp_path / f"{name}{ending}").write_text('{"shapes": []}')
+    assert stems(open_data(tmp_path)) == list(names)
+
+
 def test_trainval_of_cocos_format_is_a_set(tmp_path):
     write_coco_images(tmp_path / "instances_trainval.json", tmp_path / "images", "abc")
     write_coco_images(tmp_path / "instances_test.json", tmp_path / "images", "d")

@@ -42,7 +42,7 @@ SETS = {
 }
 BOTH = "trainval"  # the first two together, as VOC calls them
 OTHER = "other"  # the set of what is in no folder of such a name, if others are
-MOST_JSON = 20  # more JSON files in a folder are one for each image, and not COCO's
+MOST_JSON = 20  # more JSON files in a folder are not COCO's, but for one that is no image's
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 OTHER_TASKS = ("captions", "image_info", "panoptic", "person_keypoints", "stuff")  # COCO's own
 
@@ -222,11 +222,18 @@ def describe(root: Path, pairs: Mapping[Path, Sequence[Path]]) -> str:
 
 def coco_files(files: Sequence[Path]) -> list[Path]:
     """The files in COCO's format that hold boxes."""
-    found = ending(files, (".json",))
-    count = Counter(file.parent for file in found)
-    found = [f for f in found if count[f.parent] <= MOST_JSON and looks_like_coco(f)]
+    pictures = {image.stem for image in ending(files, SUFFIXES)}
+    every = ending(files, (".json",))
+    of_no_image = [file for file in every if pictures.isdisjoint(stems(file))]
+    found = [f for f in dict.fromkeys(few(every) + few(of_no_image)) if looks_like_coco(f)]
     boxes = [file for file in found if not file.stem.startswith(OTHER_TASKS)]
     return boxes or found
+
+
+def few(files: Sequence[Path]) -> list[Path]:
+    """The files that do not lie among too many in their folder."""
+    count = Counter(file.parent for file in files)
+    return [file for file in files if count[file.parent] <= MOST_JSON]
 
 
 def looks_like_coco(file: Path) -> bool:
