@@ -561,6 +561,25 @@ def test_trainval_of_cocos_format_is_a_set(tmp_path):
     assert stems(open_data(f"{tmp_path}:trainval")) == EVERY
 
 
+def test_of_cocos_files_those_in_no_set_are_said(tmp_path):
+    for name in ("train", "val", "more"):
+        write_coco_images(tmp_path / f"{name}.json", tmp_path, "ab")
+    said = f"{tmp_path / 'more.json'}: in no set by its name, left out"
+    assert open_data(tmp_path, wanted="train").notes == [said]
+    assert open_data(tmp_path, wanted="val").notes == []
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.json").unlink()
+    assert open_data(tmp_path).notes == []
+
+
+def test_home_is_understood_behind_the_colon_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_coco_images(tmp_path / "all.json", tmp_path / "images")
+    assert stems(open_data(f"{tmp_path / 'images'}:~/all.json")) == EVERY
+    shares = [stems(open_data(f"{tmp_path / 'images'}:~/all.json:{s}")) for s in ("0.5", "-0.5")]
+    assert sorted(shares[0] + shares[1]) == EVERY
+
+
 def test_the_folder_of_images_is_found_even_if_the_first_is_lost(tmp_path):
     write_coco_images(tmp_path / "all.json", tmp_path / "images")
     (tmp_path / "images/a.png").unlink()

@@ -73,12 +73,14 @@ def find(
     """
     share = given if given and SHARE.fullmatch(given) else None
     if is_json(given):
-        return find_json(Path(given), Path(root))
+        # A shell expands only a ~ at the start of an argument.
+        return find_json(Path(os.path.expanduser(given)), Path(root))
     if is_json(root):
         images, file = split_data(str(root))
         if given not in (None, EVERYTHING, share):
             raise ValueError(f"{root}: {given!r} is no share of it, such as 0.9 or -0.1")
-        return find_json(Path(file or images), Path(images) if file else None, share)
+        file, folder = (file, Path(images)) if file else (images, None)
+        return find_json(Path(os.path.expanduser(file)), folder, share)
     if share:
         root, given = (root, None) if Path(root).exists() else split_data(str(root))
     kind = understand(Path(root))

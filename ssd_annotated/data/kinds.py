@@ -251,13 +251,16 @@ def json_kind(root: Path, files: Sequence[Path]) -> Kind:
     def read(name: str | None) -> Found:
         chosen = [file for file in files if name in (None, sets[file])]
         if len(chosen) > 1:
-            there = ", ".join(map(str, chosen))
-            raise ValueError(f"{root}: several files in COCO's format; give IMAGES:FILE: {there}")
-        return read_coco(chosen[0])
+            listed = ", ".join(map(str, chosen))
+            raise ValueError(f"{root}: several files in COCO's format; give IMAGES:FILE: {listed}")
+        found = read_coco(chosen[0])
+        return found._replace(notes=of_no_set) if name in there[:1] else found
 
+    there = names_of_sets(sets.values())
+    of_no_set = tuple(f"{f}: in no set by its name, left out" for f in files if sets[f] is None)
     names = [os.path.relpath(file, root) for file in files]
     words = f"COCO's JSON in {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
-    return Kind(root, words, names_of_sets(sets.values()), read, in_json=True)
+    return Kind(root, words, there, read, in_json=True)
 
 
 def set_in_name(file: Path) -> str | None:
