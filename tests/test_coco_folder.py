@@ -198,6 +198,7 @@ def test_a_string_with_zeros_is_an_id_of_its_own(folder):
         {"bbox": None, "segmentation": [[10, 6, 30, 6, 30, 21, 10, 21]]},
         {"bbox": [], "segmentation": [[10, 6, 20, 7], [30, 21, 12, 20]]},
         {"bbox": None, "segmentation": [10, 21, 30, 6]},
+        {"bbox": [None] * 4, "segmentation": [10, 21, 30, 6]},  # VIA 3
         {"iscrowd": None},
         {"iscrowd": "0"},
         {"iscrowd": False},
@@ -227,7 +228,15 @@ def test_what_is_no_polygon_is_named(folder, segmentation, message):
         read(folder)
 
 
-@pytest.mark.parametrize("size", [{}, {"width": None, "height": None}, {"width": 0, "height": 0}])
+@pytest.mark.parametrize(
+    "size",
+    [
+        {},
+        {"width": None, "height": None},
+        {"width": 0, "height": 0},
+        {"width": -1, "height": -1},  # VIA 3
+    ],
+)
 def test_without_a_size_the_image_knows_it(folder, size):
     expected = read(folder).target(1)
 
@@ -260,6 +269,21 @@ def test_the_group_above_roboflows_classes_is_no_class(folder):
     assert read(folder).class_names == NAMES
     spoil(folder, lambda content: content["annotations"][0].update(category_id=0))
     assert read(folder).class_names == ("background", "things", *NAMES[1:])  # somebody used it
+
+
+def test_roboflows_group_may_have_the_name_of_its_only_class(folder):
+    def change(content):
+        (kept,) = (one for one in content["categories"] if one["name"] == "car")
+        group = {"id": 0, "name": "car", "supercategory": "none"}
+        content["categories"] = [group, kept | {"supercategory": "car"}]
+        for one in content["annotations"]:
+            one["category_id"] = kept["id"]
+
+    spoil(folder, change)
+    assert read(folder).class_names == ("background", "car")
+    spoil(folder, lambda content: content["annotations"][0].update(category_id=0))
+    with pytest.raises(ValueError, match=r"two have the same name: \('car', 'car'\)"):
+        read(folder)
 
 
 def test_survey(folder):
@@ -531,12 +555,13 @@ def test_senseless_arguments_are_named(folder, options, message):
         read(folder, **options)
 
 
-def test_a_category_called_background_is_no_class(folder):
-    zero = {"id": 0, "name": "background"}
+@pytest.mark.parametrize("name", ["background", "_background_"])  # the latter is labelme's
+def test_a_category_called_background_is_no_class(folder, name):
+    zero = {"id": 0, "name": name}
     spoil(folder, partial(append, kind="categories", entry=zero))
     assert read(folder).class_names == NAMES
     spoil(folder, partial(change, kind="annotations", category_id=0))
-    with pytest.raises(ValueError, match="'background' means that there is no object"):
+    with pytest.raises(ValueError, match=f"'{name}' means that there is no object"):
         read(folder)
 
 

@@ -37,3 +37,12 @@ def test_a_full_disk_is_not_hidden_by_torch():
         torch.save({"weights": torch.zeros(10_000)}, Full())
     with pytest.raises(RuntimeError, match="a bug"), system_errors():
         raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize("name", ["x" * 251 + ".png", "ä" * 125 + ".png"])
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path, name):
+    for text in ("before", "after"):
+        with whole(tmp_path / name) as partial:
+            partial.write_text(text)
+            assert partial.suffix == ".png"
+        assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(name, text)]

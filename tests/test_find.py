@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,61 @@ def test_images_without_annotation_are_said_and_left_out(tmp_path):
     assert stems(dataset) == EVERY
     assert dataset.notes == ["4 images without annotation, left out: d.png, e.png, f.png, …"]
     assert dataset.problems == []
+
+
+def test_images_without_annotation_are_said_whatever_their_name_and_set(tmp_path):
+    write_pairs(tmp_path / "train", tmp_path / "train")
+    for name in "adefg":  # an "a" has an annotation, but in another set
+        write_image(tmp_path / f"valid/{name}.png")
+    dataset = open_data(tmp_path)
+    assert stems(dataset) == EVERY
+    assert dataset.notes == ["5 images without annotation, left out: a.png, d.png, e.png, …"]
+    write_pairs(tmp_path / "test", tmp_path / "test", "xy")
+    assert open_data(tmp_path, wanted="train").notes == dataset.notes
+    assert open_data(tmp_path, wanted="test").notes == []
+
+
+def test_an_xml_file_that_says_the_ending_means_this_image(tmp_path):
+    for name in ("a.jpg", "a.png"):
+        write_image(tmp_path / name)
+        write_xml(tmp_path / f"{name}.xml")
+    dataset = open_data(tmp_path)
+    pairs = {record.annotation.name: record.image.name for record in dataset.records}
+    assert pairs == {"a.jpg.xml": "a.jpg", "a.png.xml": "a.png"}
+
+
+@pytest.mark.parametrize("second", ["a.png.xml", "annotations/a.xml"])
+def test_two_annotations_of_an_image_are_bad(tmp_path, second):
+    write_pairs(tmp_path, tmp_path)
+    write_xml(tmp_path / second)
+    with pytest.raises(ValueError, match=r"xml: several annotations: a\.png has .*, .*a\.xml$"):
+        open_data(tmp_path)
+    dataset = open_data(tmp_path, on_bad="skip")
+    assert stems(dataset) == ["b", "c"]
+    assert {problem.file for problem in dataset.problems} == {tmp_path / "a.xml", tmp_path / second}
+
+
+# One "ä" of two characters, as macOS writes it, and one of a single character.
+TWO, ONE = (unicodedata.normalize(form, "Bär") for form in ("NFD", "NFC"))
+
+
+@pytest.mark.parametrize(("image", "text"), [(ONE, TWO), (TWO, ONE), (TWO, TWO)])
+def test_an_accent_may_be_a_character_of_its_own(tmp_path, image, text):
+    assert len(TWO) == len(ONE) + 1
+    write_image(tmp_path / f"flat/{image}.png")
+    write_xml(tmp_path / f"flat/{text}.xml")
+    write_image(tmp_path / f"flat/sub/{image}.png")  # nor is this its stem
+    write_xml(tmp_path / f"flat/sub/{text}.xml")
+    write_lists(tmp_path / "voc", train=f"{ONE}\n{TWO}.png\n")
+    write_image(tmp_path / f"voc/JPEGImages/{image}.png")
+    write_xml(tmp_path / f"voc/Annotations/{text}.xml")
+    write_image(tmp_path / f"coco/images/{image}.png")
+    write_coco(tmp_path / "coco/all.json", [entry(1, f"{text}.png")], [thing(1, 1)])
+    assert stems(open_data(tmp_path / "flat")) == [image, image]
+    assert stems(open_data(tmp_path / "coco")) == [image]
+    with pytest.raises(ValueError, match="listed twice"):
+        open_data(tmp_path / "voc")
+    assert stems(open_data(tmp_path / "voc", on_bad="skip")) == [image]
 
 
 def test_an_annotation_without_image_is_bad(tmp_path):
@@ -290,6 +346,22 @@ def test_cvat_lists_everything_under_default(tmp_path):
     assert sorted(shares[0] + shares[1]) == [*EVERY, "d"]
 
 
+def test_lists_of_classes_beside_cvats_default_are_no_sets(tmp_path):
+    write_lists(tmp_path, default="a\nb\nc\n", cat_default="a 1\nb -1\n", dog_default="")
+    for wanted in ("train", "test"):
+        assert stems(open_data(tmp_path, wanted=wanted)) == EVERY
+    shares = [stems(open_data(f"{tmp_path}:{share}")) for share in ("0.5", "-0.5")]
+    assert sorted(shares[0] + shares[1]) == EVERY
+    assert stems(open_data(f"{tmp_path}:cat_default")) == ["a"]
+
+
+def test_capitals_do_not_matter_in_the_names_of_sets(tmp_path):
+    write_lists(tmp_path, Train="a\nb\n", Validation="c\n")
+    for name in ("train", "Train", "training"):
+        assert stems(open_data(f"{tmp_path}:{name}")) == ["a", "b"]
+    assert stems(open_data(tmp_path, wanted="val")) == ["c"]
+
+
 @pytest.mark.parametrize(
     ("there", "taken"),
     [
@@ -300,6 +372,9 @@ def test_cvat_lists_everything_under_default(tmp_path):
         (["all"], ["all"]),
         (["mine"], ["mine"]),
         (["mine_train", "mine_val"], ["train", "val"]),
+        (["Train", "Validation", "Test"], ["Train", "Validation", "Test"]),  # CVAT proposes these
+        (["cat_Train", "cat_Test"], ["Train", "Test"]),
+        (["default", "cat_default", "dog_default"], ["default"]),
     ],
 )
 def test_everything_is_taken_once(tmp_path, there, taken):
@@ -429,6 +504,9 @@ JSONS = {  # file, images, what stands before the names
     "CVAT": ("annotations/instances_default.json", "images", ""),
     "CVAT now": ("annotations/instances_default.json", "images/default", ""),
     "COCO": ("annotations/instances_train2017.json", "train2017", ""),
+    "FiftyOne": ("labels.json", "data", ""),
+    "beside its folder": ("annotations/all.json", "images", "../images/"),
+    "a server": ("result.json", "images", "/data/local-files/?d=day%20one%2F"),
 }
 
 
@@ -442,7 +520,7 @@ def test_cocos_format_and_its_images_are_found(tmp_path, case):
         assert dataset.class_names == ("background", "cat")
         assert dataset[0][1]["boxes"].tolist() == [pytest.approx(BOX)]
     taken = "train" if case == "COCO" else "all"
-    held_by = tmp_path if above and "/data" not in above else tmp_path / images
+    held_by = tmp_path if above in ("images/", "images\\", "JPEGImages/") else tmp_path / images
     how = f"{tmp_path}: COCO's JSON in {file}; taken: {taken} (3 images in {held_by})"
     assert open_data(tmp_path).understood == [how]
 
@@ -462,6 +540,52 @@ def test_sets_of_cocos_format(tmp_path):
         assert stems(open_data(f"{tmp_path / root}:val")) == ["d", "e"]
     assert stems(open_data(tmp_path / "rf")) == list("abcdef")
     assert stems(open_data(tmp_path / "coco")) == list("abcde")
+
+
+@pytest.mark.parametrize("ending", [".json", ".png.json"])
+def test_cocos_file_among_one_for_each_image_is_found(tmp_path, ending):
+    names = "abcdefghijklmnopqrstuvwxyz"
+    write_coco_images(tmp_path / "from_labelme.json", tmp_path, names)
+    for name in names:
+        (tmp_path / f"{name}{ending}").write_text('{"shapes": []}')
+    assert stems(open_data(tmp_path)) == list(names)
+
+
+def test_trainval_of_cocos_format_is_a_set(tmp_path):
+    write_coco_images(tmp_path / "instances_trainval.json", tmp_path / "images", "abc")
+    write_coco_images(tmp_path / "instances_test.json", tmp_path / "images", "d")
+    everything = open_data(tmp_path)
+    assert stems(everything) == [*EVERY, "d"]
+    told = f"taken: trainval, test (4 images in {tmp_path / 'images'})"
+    assert everything.understood[0].endswith(told)
+    assert stems(open_data(f"{tmp_path}:trainval")) == EVERY
+
+
+def test_of_cocos_files_those_in_no_set_are_said(tmp_path):
+    for name in ("train", "val", "more"):
+        write_coco_images(tmp_path / f"{name}.json", tmp_path, "ab")
+    said = f"{tmp_path / 'more.json'}: in no set by its name, left out"
+    assert open_data(tmp_path, wanted="train").notes == [said]
+    assert open_data(tmp_path, wanted="val").notes == []
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.json").unlink()
+    assert open_data(tmp_path).notes == []
+
+
+def test_home_is_understood_behind_the_colon_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_coco_images(tmp_path / "all.json", tmp_path / "images")
+    assert stems(open_data(f"{tmp_path / 'images'}:~/all.json")) == EVERY
+    shares = [stems(open_data(f"{tmp_path / 'images'}:~/all.json:{s}")) for s in ("0.5", "-0.5")]
+    assert sorted(shares[0] + shares[1]) == EVERY
+
+
+def test_the_folder_of_images_is_found_even_if_the_first_is_lost(tmp_path):
+    write_coco_images(tmp_path / "all.json", tmp_path / "images")
+    (tmp_path / "images/a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"image 0: no image: expected .*/images/a\.png$"):
+        open_data(tmp_path)
+    assert stems(open_data(tmp_path, on_bad="skip")) == ["b", "c"]
 
 
 def test_one_of_several_files_must_be_named(tmp_path):
@@ -550,6 +674,9 @@ def test_what_is_there_is_said_of_a_folder_of_no_kind(tmp_path, case):
     (tmp_path / "export.zip").touch()
     with pytest.raises(FileNotFoundError, match=r"export\.zip: no such folder: unpack it"):
         understand(tmp_path / "export.zip")
+    write_image(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError, match=r"a\.png: no such folder: it is a file$"):
+        understand(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(
@@ -558,6 +685,13 @@ def test_what_is_there_is_said_of_a_folder_of_no_kind(tmp_path, case):
 )
 def test_shares_are_split_off(text, parts):
     assert split_data(text) == parts
+
+
+def test_a_name_with_a_colon_may_be_that_of_a_folder(tmp_path):
+    folder = tmp_path / "shift:2026"
+    write_pairs(folder, folder)
+    for data in (folder, f"{folder}", f"{folder}:all"):
+        assert stems(open_data(data)) == EVERY
 
 
 def test_paths_are_not_split():

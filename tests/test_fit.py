@@ -78,6 +78,13 @@ def test_fitted_priors_cover_more_than_the_presets_and_than_their_neighbours(sma
         assert fitted < forecast(targets, rescale_priors(spec, *pair), 256).uncovered
 
 
+def test_the_smallest_objects_have_a_size_above_0():
+    boxes = torch.tensor([[0.5, 0.5, 0.5002, 0.50025], [0.3, 0.3, 0.3002, 0.30025]])  # a pixel each
+    smallest, largest = fit_priors(tiny_priors(64), [{"boxes": boxes}])
+    assert (smallest, largest) == (0.001, 0.001)
+    assert make_priors(rescale_priors(tiny_priors(64), smallest, largest)).isfinite().all()
+
+
 def test_nothing_fits_nothing():
     with pytest.raises(ValueError, match="no object is left to fit priors to"):
         fit_priors(tiny_priors(64), [{"boxes": torch.empty(0, 4)}])

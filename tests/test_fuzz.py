@@ -3,7 +3,9 @@
 import io
 import json
 import mmap
+import os
 import pickle
+import signal
 import struct
 import time
 import zlib
@@ -383,3 +385,18 @@ def test_records_that_look_like_commands_stay_text(tmp_path):
     (tmp_path / "input.jsonl").write_text(json.dumps({"step": "__import__('os')"}) + "\n")
     with refuses("line 1 is no record of a step"):
         fuzzing.MAKERS["metrics.jsonl"](tmp_path).read(tmp_path / "input.jsonl")
+
+
+def test_a_pipe_is_no_image_and_nobody_waits_for_its_end(tmp_path):
+    def late(*_):
+        raise TimeoutError("it waits")
+
+    os.mkfifo(tmp_path / "a.png")
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(5)
+    try:
+        with refuses(r"corrupt image: a\.png: not a regular file"):
+            pixels.read_header(tmp_path / "a.png")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

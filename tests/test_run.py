@@ -350,6 +350,16 @@ def test_a_run_is_not_overwritten(whole):
     assert (whole / "last.pt").read_bytes() == before
 
 
+def test_the_best_model_of_another_run_is_not_overwritten(whole, tmp_path):
+    shutil.copy(whole / "best.pt", tmp_path)  # and what continues the run is gone
+    before = (tmp_path / "best.pt").read_bytes()
+    with refuses(f"{tmp_path / 'best.pt'} would be lost: move it, or", FileExistsError):
+        go(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["best.pt"]
+    assert (tmp_path / "best.pt").read_bytes() == before
+    go(tmp_path, resume=True)  # as after a kill before the first checkpoint
+
+
 def changed(name):
     """Changes with which a run cannot be resumed."""
     squares = augmented(Squares(5))

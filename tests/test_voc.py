@@ -616,6 +616,7 @@ def test_without_objects_the_classes_must_be_given(tmp_path):
         ({"sets": []}, r"list of \(root, image set\) pairs, not \[\]"),
         ({"sets": ("bccd", "train")}, r"list of \(root, image set\) pairs, not \('bccd'"),
         ({"sets": "bccd"}, r"list of \(root, image set\) pairs, not 'bccd'"),
+        ({"sets": Path("bccd")}, r"list of \(root, image set\) pairs, not PosixPath\('bccd'\)"),
         ({"sets": [("bccd",)]}, r"list of \(root, image set\) pairs"),
         ({"on_bad": "ignore"}, "on_bad must be 'raise' or 'skip', not 'ignore'"),
         ({"class_names": ("cat", "dog")}, "class_names must be 'background' and then"),

@@ -5,6 +5,7 @@ Nothing is downloaded: the weights are random, the names and shapes are theirs.
 
 import math
 import re
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from ssd_annotated.published.conventions import CONVENTIONS
 from ssd_annotated.published.weights import (
     COCO_CLASSES,
     VOC_CLASSES,
+    load_checkpoint,
     load_sgrvinod,
     load_ssd_pytorch,
     load_torchvision_ssd300,
@@ -291,10 +293,36 @@ def test_each_layout_brings_its_convention():
 # ---------------------------------------------------------------- files that do not fit
 
 
-def test_names_left_by_data_parallel_training_are_ignored():
+@pytest.mark.parametrize("before", ["module.", "_orig_mod.", "module._orig_mod.", "model."])
+def test_what_wrappers_put_before_the_names_is_ignored(before):
     state = sgrvinod_state(num_classes=3)
-    model = load_sgrvinod({f"module.{name}": value for name, value in state.items()})
-    assert torch.equal(model.trunk.conv6.weight, state["base.conv6.weight"])
+    wrapped = {f"{before}{name}": value for name, value in state.items()}
+    for content in (wrapped, {"n_averaged": torch.tensor(9), **wrapped}):  # weight averaging
+        model = load_sgrvinod(content)
+        assert torch.equal(model.trunk.conv6.weight, state["base.conv6.weight"])
+    del wrapped[f"{before}base.conv6.weight"]
+    with refuses(r"missing \['base.conv6.weight'\], unexpected \['b'\]"):
+        load_sgrvinod({**wrapped, f"{before}b": torch.zeros(1)})
+
+
+def test_torchvisions_training_script_keeps_its_arguments(tmp_path):
+    state = torchvision_model(num_classes=3).state_dict()
+    arguments = Namespace(lr=0.002, device="cuda", lr_steps=[80, 110], weights=None)
+    torch.save({"model": state, "optimizer": {}, "args": arguments, "epoch": 7}, tmp_path / "a.pth")
+    model = load_checkpoint(tmp_path / "a.pth", say=str)
+    weights = state["head.regression_head.module_list.0.weight"]
+    assert torch.equal(model.localization_heads[0].weight, weights)
+    torch.save({"model": state, "args": Namespace(run=print)}, tmp_path / "code.pth")
+    with refuses("could be code"):
+        load_checkpoint(tmp_path / "code.pth")
+
+
+@pytest.mark.parametrize("options", [{"_use_new_zipfile_serialization": False}, {}])
+def test_half_precision_and_files_of_old_torch_are_read(tmp_path, options):
+    state = {k: v.half() for k, v in ssd_pytorch_state(num_classes=3).items()}
+    torch.save(state, tmp_path / "old.pth", **options)
+    model = load_checkpoint(tmp_path / "old.pth", say=str)
+    assert torch.equal(model.trunk.conv6.weight, state["vgg.31.weight"].float())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -313,15 +341,16 @@ def test_another_repositorys_state_is_refused():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("key", ["model", "state_dict"])
+@pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict", "net", "ema"])
 def test_what_a_training_script_saved_is_unwrapped(layout, key):
     load, make_state, _ = LAYOUTS[layout]
     state = make_state(num_classes=3)
     parallel = {f"module.{name}": value for name, value in state.items()}
     expected = load(state).state_dict()
     for content in (state, parallel):
-        found = load({"epoch": 3, key: content, "optimizer": {"state": {}}}).state_dict()
-        assert all(torch.equal(found[name], value) for name, value in expected.items())
+        for wrapped in (content, {"state_dict": content}):
+            found = load({"epoch": 3, "optimizer": {"state": {}}, key: wrapped}).state_dict()
+            assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_the_names_in_a_wrapper_are_checked():

@@ -2,6 +2,7 @@
 
 # Nothing heavy is imported at the top: see `arguments`.
 import ctypes
+import os
 import sys
 from collections.abc import Callable
 from copy import copy
@@ -54,6 +55,7 @@ def open_sets(
     if val and val_fraction is not None:
         raise click.UsageError("give either --val or --val-fraction")
     dataset, validation = open_data(data, "train", on_bad, crowds=crowds), None
+    refuse_without_training(dataset)
     if val:
         validation = open_data(val, "val", on_bad, dataset.class_names, crowds)
         refuse_without_objects(validation, "--val")
@@ -75,6 +77,12 @@ def hold_back(dataset: object, fraction: float) -> tuple[object, object]:
     held.problems = []  # these and the notes on the folder are reported once
     held.understood, held.said = [], []
     return rest, held
+
+
+def refuse_without_training(dataset: object) -> None:
+    """Refuse a set that teaches nothing, before anything is computed."""
+    if all(record.crowd.all() for record in dataset.records):
+        raise click.UsageError(f"DATA: no object to train on in {len(dataset)} images")
 
 
 def refuse_without_objects(dataset: object, what: str) -> None:
@@ -212,6 +220,8 @@ def model_to_go_on_from(file: str, class_names: tuple[str, ...]) -> object:
     """Load the model of a file; of other classes, those of the same name keep what was learned."""
     from ssd_annotated.training.transfer import start_from
 
+    if not os.path.exists(file):  # Path("") would be this folder
+        raise click.UsageError(f"--weights {file!r} is neither imagenet nor none, and no such file")
     context = click.get_current_context()
     for name in (*ARCHITECTURE, "widths"):
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
@@ -255,6 +265,29 @@ def choose_augmentation(
     changes = {} if mirror else {"flip_probability": 0.0}
     changes |= {"vertical_flip_probability": 0.5} if vertical_flip else {}
     return replace(AUGMENTATIONS[name], **changes)
+
+
+# --- Where to write -------------------------------------------------------------------------------
+
+
+def check_outputs(moving: bool, out: str | None, document: str | None, resume: bool) -> None:
+    """Refuse outputs that do not fit images, or a video, before anything is computed."""
+    from ssd_annotated.app.media import is_video
+    from ssd_annotated.data.items import SUFFIXES
+
+    if moving and resume:
+        raise click.UsageError("--skip-existing is for images: a video is begun anew")
+    if document and Path(document).suffix.lower() == ".json" and (moving or resume):
+        reason = "of a video" if moving else "that --skip-existing continues"
+        raise click.UsageError(f"--json {document}: the detections {reason} go into a .jsonl file")
+    if moving and out and Path(out).suffix.lower() != ".mp4":
+        raise click.UsageError(f"--out {out}: a video is drawn into a file that ends in .mp4")
+    if moving or not out or Path(out).is_dir():
+        return
+    if Path(out).exists() or is_video(out) or Path(out).suffix.lower() in SUFFIXES:
+        raise click.UsageError(
+            f"--out {out}: images are drawn into a folder, under their own names"
+        )
 
 
 # --- The machine ----------------------------------------------------------------------------------

@@ -43,6 +43,14 @@ from ssd_annotated.app.reports import (
 )
 from ssd_annotated.support.extras import need
 
+#: In errors of PyTorch and OpenCV that are no bugs: memory that is full, a worker that was killed.
+MENDABLE = (
+    "out of memory",
+    "t allocate memory",
+    "not enough memory",
+    "Insufficient memory",
+    "DataLoader worker",
+)
 #: All sets that PASCAL VOC has published with their annotations.
 ARCHIVES = ("2007:trainval", "2012:trainval", "2007:test")
 
@@ -67,22 +75,27 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:  # `ssd-annotated check ... | head` closed the pipe
             raise
-        except (ValueError, OSError, FloatingPointError, ImportError, RuntimeError) as error:
-            # The RuntimeErrors that a user can do something about: full memory, a killed worker.
-            known = any(part in str(error) for part in ("out of memory", "DataLoader worker"))
-            bug = isinstance(error, RuntimeError) and not known
-            if bug or ctx.params["traceback"]:
-                raise
-            raise Failure(_message(error)) from error
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(130)
+        except Exception as error:
+            if ctx.params["traceback"] or not _can_be_mended(error):
+                raise
+            raise Failure(_message(error)) from error
+
+
+def _can_be_mended(error: Exception) -> bool:
+    """Whether users can do something about an error, as about full memory or a killed worker."""
+    kinds = ValueError, OSError, FloatingPointError, ImportError, MemoryError
+    return isinstance(error, kinds) or any(part in str(error) for part in MENDABLE)
 
 
 def _message(error: Exception) -> str:
     """The message of an error, without the system's error number or a worker's traceback."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}".removesuffix(": ")
     text = str(error)
     if "Original Traceback" in text:  # its last line: "ValueError: cell.jpg: corrupt image"
         return text.splitlines()[-1].partition(": ")[2]
@@ -448,8 +461,7 @@ def detect(
     if out is None and document is None:
         raise click.UsageError("give --out, --json or both, to keep what is found")
     moving = source is None or is_video(source)
-    if moving and skip_existing:
-        raise click.UsageError("--skip-existing is for images: a video is begun anew")
+    building.check_outputs(moving, out, document, skip_existing)
     network = building.open_model(model, device, half)
     tally = (detect_video if moving else detect_images)(
         network,

@@ -15,6 +15,7 @@ from ssd_annotated.drawing import plot
 from ssd_annotated.evaluation.mistakes import Mistake, find_mistakes
 from ssd_annotated.evaluation.voc import Evaluation
 from ssd_annotated.nms import Detections
+from ssd_annotated.support.files import whole
 
 Panel = Callable[[Axes], None]
 
@@ -94,4 +95,5 @@ def save_panels(panels: Sequence[Panel], file: str, columns: int = 4, side: floa
         axes.set_axis_off()
     if not panels:
         figure.suptitle("nothing to show")
-    figure.savefig(file)
+    with whole(file) as partial:
+        figure.savefig(partial)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 Box = tuple[float, float, float, float]  # left, top, right and bottom edge
+#: Names of no class; the second is labelme's.
+BACKGROUNDS = ("background", "_background_")
 
 
 class DataError(ValueError):
@@ -104,8 +106,8 @@ def check_size(width: float, height: float) -> tuple[int, int] | None:
 
 def check_class(name: str, expected: tuple[str, ...] | None) -> str:
     """The name of a class, if it is one of those expected (of any, if that is None)."""
-    if name == "background":
-        raise DataError("unknown class: 'background' means that there is no object")
+    if name in BACKGROUNDS:
+        raise DataError(f"unknown class: {name!r} means that there is no object")
     if expected is not None and name not in expected:
         raise DataError(f"unknown class: {name!r} is none of {', '.join(expected[1:])}")
     return name

@@ -12,11 +12,14 @@ import io
 import json
 import math
 import os
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PureWindowsPath
+from urllib.parse import unquote
 
 from ssd_annotated.data.annotation import (
+    BACKGROUNDS,
     Box,
     DataError,
     Found,
@@ -43,7 +46,7 @@ def read_coco(file: Path, images: Path | None = None) -> Found:
     ----------
     images
         The folder of the images. None: the folder of the file or one near it, ``images`` for
-        example, where the first image is.
+        example, where the first image is (or the next, if it is nowhere near).
 
     Raises
     ------
@@ -65,7 +68,7 @@ def read_coco(file: Path, images: Path | None = None) -> Found:
         name = str(info.get("file_name", image_id))
         read = partial(read_entry, folder, info, index.imgToAnns[image_id], categories)
         items.append(Item(name, file, f"image {image_id}", file, (file, name), read))
-    names = tuple(name for name in categories.values() if name != "background")
+    names = tuple(name for name in categories.values() if name not in BACKGROUNDS)
     return Found(tuple(items), (), tuple(problems), names, (folder,))
 
 
@@ -83,7 +86,7 @@ def read_json(file: Path) -> dict[str, list]:
 
 
 def find_images(file: Path, entries: list) -> Path:
-    """The folder, the file's own or one near it, that holds the first image of a file.
+    """The folder, the file's own or one near it, that holds an image of a file, the first if any.
 
     Near are folders for images, and those that share their name with the file, as ``train2017``
     and ``instances_train2017.json``.
@@ -91,13 +94,25 @@ def find_images(file: Path, entries: list) -> Path:
     names = [e["file_name"] for e in entries if isinstance(e, dict) and e.get("file_name")]
     if not names:
         return file.parent
-    path = PureWindowsPath(str(names[0]).strip())  # parts at both slashes
     near = [folder for base in (file.parent, file.parent.parent) for folder in inside(base, file)]
-    for name in (path.as_posix(), path.name):
-        for folder in near:
-            if (folder / name).is_file():
-                return folder
+    for name in names:
+        for spelling in spellings(str(name).strip()):
+            for folder in near:
+                if is_inside(folder / spelling, folder):
+                    return folder
     raise FileNotFoundError(f"{file}: no folder near it holds {names[0]}; give IMAGES:{file}")
+
+
+def spellings(name: str) -> list[str]:
+    """How a name may be written on this disk.
+
+    Paths have both slashes, and may be those of another machine or, with ``%20`` for a blank, of a
+    server. A letter and its accent are one character or two.
+    """
+    paths = [PureWindowsPath(text) for text in (name, unquote(name))]  # parts at both slashes
+    plain = [name, *(text for path in paths for text in (path.as_posix(), path.name))]
+    forms = [unicodedata.normalize(form, text) for text in plain for form in ("NFC", "NFD")]
+    return list(dict.fromkeys([*plain, *forms]))
 
 
 def inside(base: Path, file: Path) -> Iterator[Path]:
@@ -179,19 +194,24 @@ def find_image(folder: Path, name: str) -> Path:
 
     A name never leads out of the folder, as ``../a.jpg`` and ``/etc/a.jpg`` would.
     """
-    path = PureWindowsPath(name)  # parts at both slashes
-    for image in (folder / name, folder / path.as_posix(), folder / path.name):
-        inside = Path(os.path.normpath(image)).is_relative_to(os.path.normpath(folder))
-        if inside and "\0" not in name and image.is_file():
+    for image in (folder / spelling for spelling in spellings(name)):
+        if is_inside(image, folder):
             return image
     raise FileNotFoundError(f"no image: expected {folder / name}")
 
 
+def is_inside(image: Path, folder: Path) -> bool:
+    """Whether a file is there, and its path does not lead out of the folder."""
+    inside = Path(os.path.normpath(image)).is_relative_to(os.path.normpath(folder))
+    return inside and "\0" not in str(image) and image.is_file()
+
+
 def read_size(info: Entry) -> tuple[int, int] | None:
-    """Width and height in pixels; None if they are absent, null or 0."""
+    """Width and height in pixels; None if they are absent, null, 0 or, as VIA 3 has them, −1."""
     if not (info.get("width") and info.get("height")):
         return None
-    return check_size(*(read_number(info[key], key) for key in ("width", "height")))
+    size = [read_number(info[key], key) for key in ("width", "height")]
+    return None if size == [-1, -1] else check_size(*size)
 
 
 # --- One object -----------------------------------------------------------------------------------
@@ -219,7 +239,8 @@ def read_crowd(thing: Entry) -> bool:
 
 def read_box(thing: Entry) -> tuple[Box, str]:
     """The edges of a ``bbox``, or of a polygon without one; and how they are written."""
-    if not thing.get("bbox") and thing.get("segmentation"):
+    # VIA 3 gives a polygon the box of four nulls.
+    if thing.get("bbox") in (None, [], [None] * 4) and thing.get("segmentation"):
         edges = surround(thing["segmentation"])
         names = "left {:g}, top {:g}, right {:g}, bottom {:g}".format(*edges)
         return edges, f"{names} of its polygon"
@@ -254,12 +275,12 @@ def read_categories(entries: Sequence[object], used: Collection[Key]) -> dict[Ke
     """
     ids = [read_id(entry, "id") for entry in entries]
     names = [read_text(entry, "name") for entry in entries]
-    for which, values in (("id", ids), ("name", names)):
-        if len(set(values)) < len(values):
-            raise DataError(f"two have the same {which}: {tuple(values)}")
     above = [entry.get("supercategory") for entry in entries]
     groups = {k for k, n, group in zip(ids, names, above) if group == "none" and n in above}
     kept = {k: n for k, n in zip(ids, names) if k not in groups or k in used}
+    for which, values in (("id", ids), ("name", [*kept.values()])):  # a group may share its name
+        if len(set(values)) < len(values):
+            raise DataError(f"two have the same {which}: {tuple(values)}")
     if not kept:
         raise DataError("there are none")
     return dict(sorted(kept.items(), key=lambda pair: order(pair[0])))

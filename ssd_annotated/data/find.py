@@ -8,8 +8,8 @@ moves none of the others to the other side. ``ROOT:SET:0.9`` is a share of a set
 whole folder.
 """
 
+import os
 import re
-import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
 from hashlib import sha256
@@ -18,8 +18,8 @@ from pathlib import Path, PureWindowsPath
 
 from ssd_annotated.data.annotation import Found
 from ssd_annotated.data.entries import read_coco
-from ssd_annotated.data.items import SUFFIXES
-from ssd_annotated.data.kinds import OTHER, SETS, Kind, count_of, understand
+from ssd_annotated.data.items import SUFFIXES, composed
+from ssd_annotated.data.kinds import OTHER, Kind, count_of, understand, usual
 
 #: Between root and set: a colon, unless it is the one after the letter of a Windows drive.
 COLON = re.compile(r":(?![\\/])|(?<!^[A-Za-z])(?<!:[A-Za-z]):")
@@ -31,10 +31,11 @@ UNNAMED = {"default"}  # CVAT's name for the only set of a task
 def split_data(text: str) -> tuple[str, str | None]:
     """Split a DATA argument at its last colon that is not a Windows drive's.
 
-    The second half is None if there is no colon. ValueError if either half is empty.
+    The second half is None if there is no colon, or a folder or file of the whole name. ValueError
+    if either half is empty.
     """
     colons = list(COLON.finditer(text))
-    if not colons:
+    if not colons or os.path.exists(text):
         return text, None
     root, rest = text[: colons[-1].start()], text[colons[-1].end() :]
     if not root or not rest:
@@ -72,12 +73,14 @@ def find(
     """
     share = given if given and SHARE.fullmatch(given) else None
     if is_json(given):
-        return find_json(Path(given), Path(root))
+        # A shell expands only a ~ at the start of an argument.
+        return find_json(Path(os.path.expanduser(given)), Path(root))
     if is_json(root):
         images, file = split_data(str(root))
         if given not in (None, EVERYTHING, share):
             raise ValueError(f"{root}: {given!r} is no share of it, such as 0.9 or -0.1")
-        return find_json(Path(file or images), Path(images) if file else None, share)
+        file, folder = (file, Path(images)) if file else (images, None)
+        return find_json(Path(os.path.expanduser(file)), folder, share)
     if share:
         root, given = (root, None) if Path(root).exists() else split_data(str(root))
     kind = understand(Path(root))
@@ -119,7 +122,8 @@ def take(found: Found, root: str | Path, words: str, sets: str | None, share: st
         found = found._replace(items=items)
         taken = f"the share {share} of {sets}" if sets else f"the share {share}"
         count = f"{len(items)} of {count}"
-    places = f" in {', '.join(map(str, found.folders))}" if found.folders else ""
+    folders = ", ".join(dict.fromkeys(map(str, found.folders)))
+    places = f" in {folders}" if folders else ""
     return found._replace(how=f"{root}: {words}; taken: {taken} ({count}{places})")
 
 
@@ -129,34 +133,41 @@ def take(found: Found, root: str | Path, words: str, sets: str | None, share: st
 def choose_sets(kind: Kind, given: str | None, wanted: str) -> list[str]:
     """The names of the sets to read; none, if that is the whole of a folder without sets."""
     name = given or wanted
-    same = [there for there in kind.sets if SETS.get(there, there) == SETS.get(name, name)]
+    same = [there for there in kind.sets if usual(there) == usual(name)]
     if name in kind.sets or same:
         return [name] if name in kind.sets else same[:1]
     if name == EVERYTHING:
         return all_sets(kind)
     if given is None and has_no_sets(kind) and wanted != "val":
-        return list(kind.sets)
+        return whole_sets(kind)
     raise FileNotFoundError(no_such_set(kind, name))
 
 
 def all_sets(kind: Kind) -> list[str]:
     """The sets that hold all images, each once; none, if there are no sets."""
-    there = {SETS.get(name, name): name for name in reversed(kind.sets)}
+    whole = whole_sets(kind)
+    there = {usual(name): name for name in reversed(whole)}
     names = ["trainval"] if "trainval" in there else ["train", "val"]
     known = [there[name] for name in (*names, "test", OTHER) if name in there]
-    if not known and len(kind.sets) > 1:
+    if not known and len(whole) > 1:
         raise FileNotFoundError(no_such_set(kind, names[0]))
-    return known or list(kind.sets)
+    return known or whole
+
+
+def whole_sets(kind: Kind) -> list[str]:
+    """The sets but for those of a class: of ``cat_train`` and ``train``, the latter."""
+    there = set(kind.sets)
+    return [name for name in kind.sets if "_" not in name or name.rpartition("_")[2] not in there]
 
 
 def has_no_sets(kind: Kind) -> bool:
     """Whether nobody has said what the images of a folder are for."""
-    return set(kind.sets) <= UNNAMED
+    return set(whole_sets(kind)) <= UNNAMED
 
 
 def is_whole(kind: Kind) -> bool:
     """Whether nobody has divided a folder: Roboflow calls all of it train, CVAT default."""
-    return len(kind.sets) <= 1
+    return len(whole_sets(kind)) <= 1
 
 
 def no_such_set(kind: Kind, name: str) -> str:
@@ -185,7 +196,7 @@ def in_share(name: str, share: str) -> bool:
     """
     path = PureWindowsPath(name)  # parts at both slashes
     stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
-    stem = unicodedata.normalize("NFC", stem.partition(".rf.")[0])
+    stem = composed(stem.partition(".rf.")[0])
     digest = sha256(stem.encode(errors="surrogatepass")).digest()
     place = Fraction(int.from_bytes(digest[:8]), 2**64)
     size = Fraction(share)

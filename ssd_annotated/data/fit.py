@@ -72,11 +72,16 @@ def fit_priors(spec: PriorSpec, targets: Sequence[dict[str, object]]) -> tuple[f
         raise ValueError("no object is left to fit priors to")
     low, middle, high = np.quantile(sizes.numpy(), (0.02, 0.5, 0.98)).tolist()
     pairs = [
-        (round(smallest, 3), round(max(smallest, largest), 3))
+        (rounded(smallest), rounded(max(smallest, largest)))
         for smallest in np.geomspace(low, 1.2 * middle, 8).tolist()
         for largest in np.geomspace(1.2 * middle, min(2 * high, 1), 6).tolist()
     ]
     return min(pairs, key=lambda pair: forecast(targets, rescale_priors(spec, *pair), 1).uncovered)
+
+
+def rounded(size: float) -> float:
+    """A size of priors as it is proposed, with three digits, and above 0."""
+    return max(round(size, 3), 0.001)
 
 
 def outlook(dataset: AnnotatedFolder, image_size: int, specs: Mapping[int, PriorSpec]) -> str:

@@ -7,16 +7,16 @@ difficult one, −1 if not. VoTT writes such lists alone.
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import attrgetter
 from pathlib import Path, PureWindowsPath
 
-from ssd_annotated.data.annotation import Found, Item
+from ssd_annotated.data.annotation import DataError, Found, Item, Written
 from ssd_annotated.data.xml import decode_text, read_annotation
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
+IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "data")
 ANNOTATION_FOLDERS = ("annotations", "annotation", "xmls", "xml", "labels", "label", "ann")
 CLASS_LINE = re.compile(r"(.*\S)\s+(-1|0|1)")
 
@@ -46,6 +46,11 @@ def ending(files: Iterable[Path], suffixes: Collection[str]) -> list[Path]:
     return [file for file in files if file.suffix.lower() in suffixes]
 
 
+def composed(name: str) -> str:
+    """A name with every accent in its letter: two systems may write the same name in two ways."""
+    return unicodedata.normalize("NFC", name)
+
+
 def grouped(files: Iterable[Path], key: Callable[[Path], str]) -> dict[str, list[Path]]:
     """Files by a key."""
     found: dict[str, list[Path]] = {}
@@ -72,7 +77,9 @@ def pair(root: Path, images: Sequence[Path], texts: Sequence[Path]) -> dict[Path
     paired = {}
     for text in texts:
         names = [common_name(text, root, stem) for stem in stems(text)]
-        paired[text] = next((pictures[name] for name in names if name in pictures), [])
+        found = next((pictures[name] for name in names if name in pictures), [])
+        exact = [image for image in found if composed(image.name) == composed(text.stem)]
+        paired[text] = exact or found
     taken = {image for found in paired.values() for image in found}
     left = once(image for image in images if image not in taken)
     alone = once(text for text, found in paired.items() if not found)
@@ -81,17 +88,35 @@ def pair(root: Path, images: Sequence[Path], texts: Sequence[Path]) -> dict[Path
 
 def once(files: Iterable[Path]) -> dict[str, Path]:
     """By their stems, the files whose stem no other has."""
-    return {
-        stem: same[0] for stem, same in grouped(files, attrgetter("stem")).items() if len(same) == 1
-    }
+    same = grouped(files, lambda file: composed(file.stem))
+    return {stem: found[0] for stem, found in same.items() if len(found) == 1}
 
 
-def paired_item(root: Path, text: Path, images: Sequence[Path]) -> Item:
-    """An XML file with its images; of several, those beside it."""
-    beside = [image for image in images if image.parent == text.parent] or list(images)
-    file = beside[0] if beside else text
+def paired_items(root: Path, pairs: Mapping[Path, Sequence[Path]]) -> list[Item]:
+    """Every XML file with its images; of several, those beside it. Two of one image are bad."""
+    own = {t: [i for i in found if i.parent == t.parent] or found for t, found in pairs.items()}
+    texts: dict[Path, list[Path]] = {}
+    for text, images in own.items():
+        for image in images:
+            texts.setdefault(image, []).append(text)
+    return sorted(
+        paired_item(root, text, images, texts[images[0]] if images else [text])
+        for text, images in own.items()
+    )
+
+
+def paired_item(root: Path, text: Path, images: Sequence[Path], texts: Sequence[Path]) -> Item:
+    """An XML file with its images, of which these are all XML files."""
+    file = images[0] if images else text
     name = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
-    return xml_item(name.with_suffix("").as_posix(), text, beside, text.with_suffix(""), root)
+    place = text.with_suffix("")
+    item = xml_item(name.with_suffix("").as_posix(), text, images, place, root)
+    return item if len(texts) == 1 else item._replace(read=partial(refuse, file, texts))
+
+
+def refuse(image: Path, texts: Sequence[Path]) -> Written:
+    """Say that an image has several annotations: nobody knows which is right."""
+    raise DataError(f"several annotations: {image.name} has {', '.join(map(str, texts))}")
 
 
 def common_name(file: Path, root: Path, stem: str) -> str:
@@ -100,7 +125,7 @@ def common_name(file: Path, root: Path, stem: str) -> str:
     below = file.relative_to(root) if file.is_relative_to(root) else outside
     kinds = *IMAGE_FOLDERS, *ANNOTATION_FOLDERS
     folders = [folder for folder in below.parts[:-1] if folder.lower() not in kinds]
-    return "/".join([*folders, stem])
+    return composed("/".join([*folders, stem]))
 
 
 def stems(text: Path) -> list[str]:
@@ -138,7 +163,11 @@ def named_folder(root: Path, names: Sequence[str], usual: str) -> Path:
 def by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
     """The files below a folder by name: listing a folder is faster than asking for each file."""
     files = ending(walk(folder), suffixes)
-    return grouped(files, lambda file: file.relative_to(folder).with_suffix("").as_posix())
+
+    def name(file: Path) -> str:
+        return composed(file.relative_to(folder).with_suffix("").as_posix())
+
+    return grouped(files, name)
 
 
 def read_list(
@@ -180,8 +209,8 @@ def read_names(
 ) -> tuple[list[str], list[str]]:
     """The names in a list: all of them, or of a class's list those with 1 or 0, not −1."""
     # PowerShell writes UTF-16. What cannot be decoded is a name without annotation: it is reported.
-    every = enumerate(map(str.strip, decode_text(file.read_bytes()).splitlines()), start=1)
-    lines = [(f"{file}: line {number}", text) for number, text in every if text]
+    every = enumerate(composed(decode_text(file.read_bytes())).splitlines(), start=1)
+    lines = [(f"{file}: line {number}", text.strip()) for number, text in every if text.strip()]
     matches = [CLASS_LINE.fullmatch(text) for _, text in lines]
     notes = []
     if lines and all(matches) and lines[0][1] not in annotated:

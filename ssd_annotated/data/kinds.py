@@ -23,7 +23,16 @@ from typing import NamedTuple
 
 from ssd_annotated.data.annotation import Found
 from ssd_annotated.data.entries import read_coco
-from ssd_annotated.data.items import SUFFIXES, ending, pair, paired_item, read_voc, stems, walk
+from ssd_annotated.data.items import (
+    SUFFIXES,
+    composed,
+    ending,
+    pair,
+    paired_items,
+    read_voc,
+    stems,
+    walk,
+)
 
 #: Names of sets, by what folders and files are called.
 SETS = {
@@ -31,8 +40,10 @@ SETS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+BOTH = "trainval"  # the first two together, as VOC calls them
 OTHER = "other"  # the set of what is in no folder of such a name, if others are
-MOST_JSON = 20  # more JSON files in a folder are one for each image, and not COCO's
+MOST_JSON = 20  # more JSON files in a folder are not COCO's, but for one that is no image's
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 OTHER_TASKS = ("captions", "image_info", "panoptic", "person_keypoints", "stuff")  # COCO's own
 
 
@@ -62,8 +73,7 @@ def understand(root: Path) -> Kind:
         If it is no kind that is known; the message says what was found.
     """
     if not root.is_dir():
-        unpacked = ": unpack it" if root.is_file() else ""
-        raise FileNotFoundError(f"{root}: no such folder{unpacked}")
+        raise FileNotFoundError(f"{root}: no such folder{hint_of_file(root)}")
     lists = find_lists(root)
     if lists is not None:
         read = partial(read_voc, root, lists)
@@ -81,6 +91,13 @@ def understand(root: Path) -> Kind:
     if jsons:
         return json_kind(root, jsons)
     raise nothing_known(root, files, images)
+
+
+def hint_of_file(root: Path) -> str:
+    """What to say of a file where a folder is expected."""
+    if not root.is_file():
+        return ""
+    return ": unpack it" if root.suffix.lower() in ARCHIVES else ": it is a file"
 
 
 def nothing_known(root: Path, files: Sequence[Path], images: Sequence[Path]) -> Exception:
@@ -108,6 +125,12 @@ def count_of(images: int) -> str:
     return f"{images} image{'s' * (images != 1)}"
 
 
+def usual(name: str) -> str:
+    """What a set of this name is usually called: CVAT proposes ``Train`` and ``Validation``."""
+    small = name.lower()
+    return SETS.get(small, small)
+
+
 def set_of(file: Path, root: Path) -> str | None:
     """The set that a folder on the way to a file stands for."""
     folders = file.relative_to(root).parts[:-1] if file.is_relative_to(root) else ()
@@ -117,7 +140,7 @@ def set_of(file: Path, root: Path) -> str | None:
 def names_of_sets(found: Iterable[str | None]) -> tuple[str, ...]:
     """The sets that occur, in the order of `SETS`, those without a name last."""
     there = set(found)
-    return tuple(name for name in dict.fromkeys((*SETS.values(), OTHER)) if name in there)
+    return tuple(name for name in dict.fromkeys((*SETS.values(), BOTH, OTHER)) if name in there)
 
 
 # --- VOC's layout ---------------------------------------------------------------------------------
@@ -136,8 +159,9 @@ def list_sets(lists: Path) -> tuple[str, ...]:
     """
     there = sorted(file.stem for file in lists.glob("*.txt"))
     parts = {name.rpartition("_")[2] for name in there if "_" in name}
-    whole = {SETS.get(name, name) for name in there}
-    return (*there, *(part for part in sorted(parts & SETS.keys()) if SETS[part] not in whole))
+    whole = {usual(name) for name in there}
+    made = (part for part in sorted(parts) if part.lower() in SETS and usual(part) not in whole)
+    return (*there, *made)
 
 
 # --- XML by name ----------------------------------------------------------------------------------
@@ -148,16 +172,30 @@ def xml_kind(root: Path, images: Sequence[Path], pairs: Mapping[Path, Sequence[P
     sets = {text: set_of((*found, text)[0], root) for text, found in pairs.items()}
     if any(sets.values()):
         sets = {text: name or OTHER for text, name in sets.items()}
-    known = {stem for text in pairs for stem in stems(text)}
-    alone = [image for image in images if image.stem not in known]
+    names = names_of_sets(sets.values())
+    alone = without_text(root, images, sets)
 
     def read(name: str | None) -> Found:
-        chosen = [text for text in pairs if name in (None, sets[text])]
-        items = sorted(paired_item(root, text, pairs[text]) for text in chosen)
-        bare = [image for image in alone if name in (None, set_of(image, root) or OTHER)]
+        items = [item for item in paired_items(root, pairs) if name in (None, sets[item.file])]
+        # Images of a set in which no image has an annotation are said with the first set.
+        known = {image: own if own in names else (*names, None)[0] for image, own in alone.items()}
+        bare = [image for image, own in known.items() if name in (None, own)]
         return Found(tuple(items), without_annotation(bare))
 
-    return Kind(root, describe(root, pairs), names_of_sets(sets.values()), read)
+    return Kind(root, describe(root, pairs), names, read)
+
+
+def without_text(
+    root: Path, images: Sequence[Path], sets: Mapping[Path, str | None]
+) -> dict[Path, str | None]:
+    """The images without an XML file, each with its set.
+
+    Not if one in the same set has its name: then it is a picture of the boxes, or of a mask.
+    """
+    other = OTHER if any(sets.values()) else None
+    known = {(name, composed(stem)) for text, name in sets.items() for stem in stems(text)}
+    found = {image: set_of(image, root) or other for image in images}
+    return {image: own for image, own in found.items() if (own, composed(image.stem)) not in known}
 
 
 def without_annotation(images: Sequence[Path]) -> tuple[str, ...]:
@@ -184,11 +222,18 @@ def describe(root: Path, pairs: Mapping[Path, Sequence[Path]]) -> str:
 
 def coco_files(files: Sequence[Path]) -> list[Path]:
     """The files in COCO's format that hold boxes."""
-    found = ending(files, (".json",))
-    count = Counter(file.parent for file in found)
-    found = [f for f in found if count[f.parent] <= MOST_JSON and looks_like_coco(f)]
+    pictures = {image.stem for image in ending(files, SUFFIXES)}
+    every = ending(files, (".json",))
+    of_no_image = [file for file in every if pictures.isdisjoint(stems(file))]
+    found = [f for f in dict.fromkeys(few(every) + few(of_no_image)) if looks_like_coco(f)]
     boxes = [file for file in found if not file.stem.startswith(OTHER_TASKS)]
     return boxes or found
+
+
+def few(files: Sequence[Path]) -> list[Path]:
+    """The files that do not lie among too many in their folder."""
+    count = Counter(file.parent for file in files)
+    return [file for file in files if count[file.parent] <= MOST_JSON]
 
 
 def looks_like_coco(file: Path) -> bool:
@@ -206,16 +251,19 @@ def json_kind(root: Path, files: Sequence[Path]) -> Kind:
     def read(name: str | None) -> Found:
         chosen = [file for file in files if name in (None, sets[file])]
         if len(chosen) > 1:
-            there = ", ".join(map(str, chosen))
-            raise ValueError(f"{root}: several files in COCO's format; give IMAGES:FILE: {there}")
-        return read_coco(chosen[0])
+            listed = ", ".join(map(str, chosen))
+            raise ValueError(f"{root}: several files in COCO's format; give IMAGES:FILE: {listed}")
+        found = read_coco(chosen[0])
+        return found._replace(notes=of_no_set) if name in there[:1] else found
 
+    there = names_of_sets(sets.values())
+    of_no_set = tuple(f"{f}: in no set by its name, left out" for f in files if sets[f] is None)
     names = [os.path.relpath(file, root) for file in files]
     words = f"COCO's JSON in {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
-    return Kind(root, words, names_of_sets(sets.values()), read, in_json=True)
+    return Kind(root, words, there, read, in_json=True)
 
 
 def set_in_name(file: Path) -> str | None:
     """The set that the name of a file stands for."""
     words = re.split(r"[^a-z]+", file.stem.lower())
-    return next((SETS[word] for word in words if word in SETS), None)
+    return next((usual(word) for word in words if word in SETS or word == BOTH), None)

@@ -35,6 +35,8 @@ def read_header(image: Path) -> tuple[tuple[int, int], int]:
     would believe a header that is damaged.
     """
     try:
+        if image.exists() and not image.is_file():  # a pipe would never end
+            raise OSError("not a regular file")
         if canvas := webp_canvas(image):  # Pillow reserves it when it opens a WebP
             check_size(canvas, math.prod(canvas) * _BYTES_EACH["WEBP"])
         with Image.open(image) as header:

@@ -75,7 +75,7 @@ class VOCFolder(AnnotatedFolder):
 
 def find_sets(sets: Sequence[tuple[str | Path, str] | Found]) -> list[Found]:
     """What the sets name; a ValueError if these are no (root, image set) pairs, or none."""
-    asked = list(sets)
+    asked = [] if isinstance(sets, Path) else list(sets)
     for one in asked or [None]:
         if not isinstance(one, Found) and not (isinstance(one, tuple | list) and len(one) == 2):
             raise ValueError(f"sets must be a list of (root, image set) pairs, not {sets!r}")

@@ -11,7 +11,8 @@ A ValueError lists the tensors that are missing, left over or of another shape; 
 what is no tensor.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -37,8 +38,9 @@ COCO_CLASSES = ("background", *SSD300_VGG16_Weights.COCO_V1.meta["categories"][1
 #: The 80 with a name, numbered without gaps, as other codes do.
 COCO_80_CLASSES = tuple(name for name in COCO_CLASSES if name != "N/A")
 
-#: Where training scripts put the state: torchvision's and lufficc's, PyTorch Lightning's.
-WRAPPERS = ("model", "state_dict")
+#: Where training scripts put the state: torchvision's and lufficc's, PyTorch Lightning's, and many
+#: that follow PyTorch's tutorial.
+WRAPPERS = ("model", "state_dict", "model_state_dict")
 
 
 def load_checkpoint(
@@ -49,8 +51,8 @@ def load_checkpoint(
     Parameters
     ----------
     source
-        A file, or what ``torch.load`` returns. A file of `save_model` is loaded as `load_model`
-        does, and nothing is said.
+        A file, or what ``torch.load`` returns: a state_dict, or something that holds one. A file of
+        `save_model` is loaded as `load_model` does, and nothing is said.
     say
         Called with one line: whose checkpoint it is, and how many classes it knows.
 
@@ -62,8 +64,7 @@ def load_checkpoint(
     content = source if isinstance(source, Mapping) else read_plain(source)
     if is_ours(content):
         return model_of(content, str(source))
-    given = _names_and_tensors(content)
-    layout = next((one for one in LAYOUTS.values() if one.signature in given), None)
+    given, layout = _state_in(content, LAYOUTS.values())
     if layout is None:
         known = ", ".join(one.source for one in LAYOUTS.values())
         raise ValueError(f"nobody's checkpoint: {sorted(given)[:3]} ... are no names of {known}")
@@ -121,9 +122,9 @@ def load_d2l(state_dict: Mapping[str, object]) -> SSD:
 
 def _load(content: object, *names: str) -> SSD:
     """Read a state in the first of these layouts whose signature it has, or the last."""
-    given = _names_and_tensors(content)
     layouts = [LAYOUTS[name] for name in names]
-    return _fill(given, next((one for one in layouts if one.signature in given), layouts[-1]))
+    given, layout = _state_in(content, layouts)
+    return _fill(given, layout or layouts[-1])
 
 
 def _fill(given: Mapping[str, Tensor], layout: Layout) -> SSD:
@@ -146,6 +147,32 @@ def _fill(given: Mapping[str, Tensor], layout: Layout) -> SSD:
     _check_shapes(state, model.state_dict(), layout)
     model.load_state_dict(state)
     return model.eval()
+
+
+def _state_in(
+    content: object, layouts: Iterable[Layout]
+) -> tuple[dict[str, Tensor], Layout | None]:
+    """The first state_dict with a layout's signature, and the layout; what else there is if none.
+
+    Wrappers put something before every name: ``module.`` (several GPUs, averages of weights),
+    ``_orig_mod.`` (`torch.compile`), ``model.`` (PyTorch Lightning). It is left out, and so is
+    what stands beside the network.
+    """
+    for state, layout in product(_dictionaries(content), layouts):
+        whole = next((n for n in state if f".{n}".endswith(f".{layout.signature}")), None)
+        if whole is not None:
+            before = whole.removesuffix(layout.signature)
+            ours = {n.removeprefix(before): v for n, v in state.items() if n.startswith(before)}
+            return ours, layout
+    return _names_and_tensors(content), None
+
+
+def _dictionaries(content: object, depth: int = 3) -> Iterator[dict[str, object]]:
+    """A dictionary, and those in it."""
+    if isinstance(content, Mapping) and depth:
+        yield {str(name): value for name, value in content.items()}
+        for part in content.values():
+            yield from _dictionaries(part, depth - 1)
 
 
 def _names_and_tensors(content: object) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+MOST_BYTES = 255  # of a file's name, on most systems
+
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
@@ -16,6 +18,8 @@ def whole(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    if len(os.fsencode(partial.name)) > MOST_BYTES:
+        partial = path.with_name(f"{path.stem[:50]}.partial{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial

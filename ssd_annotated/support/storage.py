@@ -1,6 +1,7 @@
 """Files of plain data and tensors: written whole, read without running any code."""
 
 import os
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,11 @@ def plain(value: object) -> object:
 
 
 def read_plain(path: str | Path) -> object:
-    """What `write_whole` wrote, on the CPU; a ValueError for a damaged file, or one with code."""
-    with open(path, "rb") as file:
+    """What `write_whole` wrote, on the CPU; a ValueError for a damaged file, or one with code.
+
+    Arguments of a command, as torchvision's training script keeps them, are plain data too.
+    """
+    with open(path, "rb") as file, torch.serialization.safe_globals([Namespace]):
         try:
             check_archive(file)  # torch takes a flipped bit for a weight
             return torch.load(file, map_location="cpu", weights_only=True)

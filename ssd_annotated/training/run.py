@@ -105,7 +105,8 @@ def run(
     Raises
     ------
     FileExistsError
-        If the folder holds a run, and `resume` is false, or another process is running there.
+        If the folder holds a run, or what one found best, and `resume` is false, or another process
+        is running there.
     ValueError
         If it holds a run of another model, with other settings, or on other data, or its
         checkpoints are damaged.
@@ -115,8 +116,7 @@ def run(
     settings = settings or Settings()
     validate_every = _often(settings) if validate_every is None else validate_every
     _check(model, validation, validate_every, save_every)
-    folder = Path(folder)
-    trainer = Trainer(model, dataset, settings, loss)
+    folder, trainer = Path(folder), Trainer(model, dataset, settings, loss)
     best = _begin(folder, trainer, resume)
     with (
         Log(folder, trainer.next_step, tensorboard) as log,
@@ -160,6 +160,8 @@ def _often(settings: Settings) -> int:
 def _begin(folder: Path, trainer: Trainer, resume: bool) -> float | None:
     """Make the folder, or continue the run that is in it; return its best mAP so far."""
     there = [folder / name for name in (NEXT, LAST, PREVIOUS) if (folder / name).exists()]
+    if not there and not resume and (folder / BEST).exists():
+        raise FileExistsError(f"{folder / BEST} would be lost: move it, or choose another folder")
     best = _take_up(there, trainer, resume) if there else None
     folder.mkdir(parents=True, exist_ok=True)
     steps = distributed.gather([trainer.next_step], distributed.world_size())

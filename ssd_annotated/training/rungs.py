@@ -62,8 +62,9 @@ class Standing(NamedTuple):
         if self.passed < 2:
             return f"expect more once the confidence loss is below {self.rungs.proportions:.2f}"
         if self.passed == 2:
-            where = self.rungs.where
-            return f"expect more as the confidence loss falls, below {where:.2f} above all"
+            where = self.rungs.where  # 0 if there is one class
+            further = f", below {where:.2f} above all" if where > MARGIN else ""
+            return f"expect more as the confidence loss falls{further}"
         return "it finds and names: expect smaller steps from now on"
 
 
@@ -74,7 +75,7 @@ def find_rungs(positives: Int64[Tensor, "C"], ratio: float = 3.0) -> Rungs:
     equally frequent. At r = 3 the first two are 4 ln C and, then, ln 4(C − 1) + 3 ln 4/3.
     """
     shares = [count / int(positives.sum()) for count in positives.tolist() if count]
-    naming = -sum(share * math.log(share) for share in shares)
+    naming = sum(-share * math.log(share) for share in shares)
     finding = math.log1p(ratio) + (ratio * math.log1p(1 / ratio) if ratio else 0)
     return Rungs((1 + ratio) * math.log(len(positives)), naming + finding, naming)
 
