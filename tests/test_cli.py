@@ -1033,7 +1033,7 @@ def test_a_file_that_holds_other_tensors(digits, tmp_path):
     for content, message in (
         ([1, 2], "holds no model: expected spec, recipe and state_dict"),
         ({"state_dict": [1, 2]}, "expected a state_dict (names and tensors), not a list"),
-        ({"weight": torch.zeros(1)}, "nobody's checkpoint: ['weight'] ... are no names of"),
+        ({"weight": torch.zeros(1)}, "no known checkpoint: ['weight'] ... are not those of"),
     ):
         torch.save(content, tmp_path / "other.pth")
         result = run("evaluate", tmp_path / "other.pth", digits)

@@ -67,7 +67,7 @@ def load_checkpoint(
     given, layout = _state_in(content, LAYOUTS.values())
     if layout is None:
         known = ", ".join(one.source for one in LAYOUTS.values())
-        raise ValueError(f"nobody's checkpoint: {sorted(given)[:3]} ... are no names of {known}")
+        raise ValueError(f"no known checkpoint: {sorted(given)[:3]} ... are not those of {known}")
     model = _fill(given, layout)
     say(f"a checkpoint of {layout.source}, with {model.spec.num_classes} classes")
     return model
