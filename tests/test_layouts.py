@@ -134,7 +134,9 @@ def test_our_own_files_are_loaded_in_silence(tmp_path, capsys):
 
 
 def test_nobodys_names_are_refused():
-    with refuses(r"\['a.weight', 'b.bias'\] ... are not those of torchvision's ssdlite320.*, d2l's"):
+    with refuses(
+        r"\['a.weight', 'b.bias'\] ... are not those of torchvision's ssdlite320.*, d2l's"
+    ):
         load_checkpoint({"b.bias": torch.zeros(1), "a.weight": torch.zeros(1)})
 
 
