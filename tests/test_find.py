@@ -588,6 +588,17 @@ def test_the_folder_of_images_is_found_even_if_the_first_is_lost(tmp_path):
     assert stems(open_data(tmp_path, on_bad="skip")) == ["b", "c"]
 
 
+def test_a_folder_that_lacks_twenty_images_is_not_the_folder_of_images(tmp_path):
+    names = "abcdefghijklmnopqrstuvwxyz"
+    write_coco_images(tmp_path / "all.json", tmp_path / "images", names)
+    for name in names[:19]:
+        (tmp_path / f"images/{name}.png").unlink()
+    assert stems(open_data(tmp_path, on_bad="skip")) == list(names[19:])
+    (tmp_path / "images/t.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no folder near it holds a\.png; give IMAGES:"):
+        open_data(tmp_path, on_bad="skip")
+
+
 def test_one_of_several_files_must_be_named(tmp_path):
     for name in ("mine", "yours"):
         write_coco_images(tmp_path / f"{name}.json", tmp_path)

@@ -86,7 +86,7 @@ def read_json(file: Path) -> dict[str, list]:
 
 
 def find_images(file: Path, entries: list) -> Path:
-    """The folder, the file's own or one near it, that holds an image of a file, the first if any.
+    """The folder, the file's own or one near it, that holds one of a file's first images.
 
     Near are folders for images, and those that share their name with the file, as ``train2017``
     and ``instances_train2017.json``.
@@ -95,7 +95,7 @@ def find_images(file: Path, entries: list) -> Path:
     if not names:
         return file.parent
     near = [folder for base in (file.parent, file.parent.parent) for folder in inside(base, file)]
-    for name in names:
+    for name in names[:20]:  # a folder that lacks all of them is another
         for spelling in spellings(str(name).strip()):
             for folder in near:
                 if is_inside(folder / spelling, folder):
