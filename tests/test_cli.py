@@ -249,6 +249,13 @@ def test_graffiti_does_not_overwrite(digits):
     assert "train.txt exists" in result.stderr
 
 
+@pytest.mark.parametrize("option", ["--train", "--test"])
+def test_graffiti_has_no_more_scenes_than_names(tmp_path, option):
+    result = run("graffiti", "--out", tmp_path / "digits", option, 10**6)
+    assert result.exit_code == 2
+    assert f"'{option}': 1000000 is not in the range x<=999999" in result.stderr
+
+
 def test_graffiti_writes_nothing_if_a_number_cannot_be(tmp_path):
     result = run("graffiti", "--out", tmp_path / "walls", "--test", 0)
     assert result.exit_code == 2
@@ -779,6 +786,8 @@ def test_for_other_classes_what_tells_classes_apart_starts_anew(tiny_file):
         ),
         (["--model", "tiny", "--widths", *[0] * 6], "positive numbers of channels, not (0, 0,"),
         (["--weights", "none", "--smallest", 2], "rise from above 0, not from 2.0 to"),
+        (["--model", "tiny", "--widths", 8, 8, 8, 8, 8, 10**30], "0 is not in the range x<=65536"),
+        (["--out", ""], "'' names no folder"),
         (["--steps", 0], "steps must be at least 1, not 0"),
         (["--save-every", 0], "'--save-every': 0 is not in the range"),
         (["--validate-every", -1], "'--validate-every': -1 is not in the range"),

@@ -140,6 +140,19 @@ def missing_for_figures() -> list[str]:
     return [name for name in ("matplotlib", "seaborn") if find_spec(name) is None]
 
 
+class Folder(click.Path):
+    """A folder to write into; click takes "" for the one that the user is in."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(file_okay=False, **options)
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context) -> object:
+        """The path; an empty one is refused."""
+        if value == "":
+            self.fail("'' names no folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def drawable(_context: click.Context, _option: click.Option, file: str | None) -> str | None:
     """Refuse a figure before anything is computed if what draws it is missing."""
     missing = missing_for_figures()

@@ -18,6 +18,7 @@ from ssd_annotated.app.arguments import (
     SETTINGS,
     Data,
     FileOf,
+    Folder,
     FromSettings,
     KeyOf,
     Sets,
@@ -43,6 +44,8 @@ from ssd_annotated.app.reports import (
 )
 from ssd_annotated.support.extras import need
 
+SCENES = click.IntRange(max=999_999)  # their names have six digits
+CHANNELS = click.IntRange(max=65_536)  # more are a slip of the hand
 #: In errors of PyTorch and OpenCV that are no bugs: memory that is full, a worker that was killed.
 MENDABLE = (
     "out of memory",
@@ -143,9 +146,9 @@ def main(traceback: bool) -> None:  # noqa: ARG001 (read by `Commands.invoke`)
 
 
 @main.command()
-@out_option("Folder of the data set.", click.Path(file_okay=False, path_type=Path))
-@click.option("--train", default=1000, help="Number of training scenes.")
-@click.option("--test", default=200, help="Number of test scenes.")
+@out_option("Folder of the data set.", Folder(path_type=Path))
+@click.option("--train", type=SCENES, default=1000, help="Number of training scenes.")
+@click.option("--test", type=SCENES, default=200, help="Number of test scenes.")
 @click.option(
     "--variant",
     type=KeyOf("data.layout", "VARIANTS"),
@@ -176,7 +179,7 @@ def graffiti(out: Path, train: int, test: int, variant: str, image_size: int, se
 
 
 @main.command()
-@out_option("Folder that holds VOCdevkit, or will hold it.", click.Path(file_okay=False))
+@out_option("Folder that holds VOCdevkit, or will hold it.", Folder())
 @click.option(
     "--set",
     "sets",
@@ -235,7 +238,7 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 
 @main.command(cls=FromSettings)
 @data_argument
-@out_option("Folder of the run.", click.Path(file_okay=False))
+@out_option("Folder of the run.", Folder())
 @click.option("--val", type=Data(), multiple=True, metavar="DATA", help="Data to measure mAP on.")
 @click.option(
     "--val-fraction",
@@ -249,7 +252,7 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     help="Choose --smallest and --largest so that the priors miss fewest objects, as check does.  "
     "[default: with --settings small]",
 )
-@click.option("--widths", nargs=6, type=int, help="Channels of TinySSD's six blocks.")
+@click.option("--widths", nargs=6, type=CHANNELS, help="Channels of TinySSD's six blocks.")
 @click.option(
     "--weights",
     help="imagenet, none, or a file: a model or a published checkpoint, which also determines the "
