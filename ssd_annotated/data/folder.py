@@ -225,7 +225,7 @@ def open_data(
 
     Raises
     ------
-    FileNotFoundError, ValueError, ImportError
+    FileNotFoundError, ValueError
         As :class:`~ssd_annotated.data.voc.VOCFolder`, :class:`~ssd_annotated.data.coco.COCOFolder`
         and :func:`~ssd_annotated.data.find.find` do.
     """

@@ -8,7 +8,8 @@ difficult one, −1 if not. VoTT writes such lists alone.
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PureWindowsPath
 
@@ -51,12 +52,12 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def grouped(files: Iterable[Path], key: Callable[[Path], str]) -> dict[str, list[Path]]:
-    """Files by a key."""
-    found: dict[str, list[Path]] = {}
-    for file in files:
-        found.setdefault(key(file), []).append(file)
-    return found
+def grouped(things: Iterable, key: Callable) -> dict[Hashable, list]:
+    """Things by a key."""
+    found = defaultdict(list)
+    for thing in things:
+        found[key(thing)].append(thing)
+    return dict(found)
 
 
 # --- By their names -------------------------------------------------------------------------------
@@ -95,10 +96,10 @@ def once(files: Iterable[Path]) -> dict[str, Path]:
 def paired_items(root: Path, pairs: Mapping[Path, Sequence[Path]]) -> list[Item]:
     """Every XML file with its images; of several, those beside it. Two of one image are bad."""
     own = {t: [i for i in found if i.parent == t.parent] or found for t, found in pairs.items()}
-    texts: dict[Path, list[Path]] = {}
+    texts = defaultdict(list)
     for text, images in own.items():
         for image in images:
-            texts.setdefault(image, []).append(text)
+            texts[image].append(text)
     return sorted(
         paired_item(root, text, images, texts[images[0]] if images else [text])
         for text, images in own.items()
