@@ -1,8 +1,6 @@
 """Folders of images with XML as PASCAL VOC's: your own photographs, or VOC 2007 and 2012 at once.
 
-In VOC's layout a root holds ``ImageSets/Main/<set>.txt`` (one name a line),
-``Annotations/<name>.xml`` (the objects) and ``JPEGImages/<name>.jpg`` (or .png, .bmp, …).
-:mod:`~ssd_annotated.data.kinds` lists the other layouts that are read as they come.
+:mod:`~ssd_annotated.data.kinds` lists the layouts that are read, VOC's own among them.
 """
 
 import os
