@@ -124,21 +124,17 @@ class Augmentation:
                 check_within(field.name, getattr(self, field.name), 0, 1)
         for name, limits in _LIMITS.items():
             _check_range(name, getattr(self, name), *limits)
-        for level in self.fill:
-            check_within("fill", level, 0, 255)
-        for option in self.crop_options:
-            if option is not None:
-                check_within("crop_options", option, 0, 1)
-        self._check_choices()
-
-    def _check_choices(self) -> None:
         if len(self.fill) != 3:
             raise ValueError(f"fill must be three levels, RGB, not {self.fill}")
-        if self.crop_trials < 1:
-            raise ValueError(f"crop_trials must be at least 1, not {self.crop_trials}")
+        for level in self.fill:
+            check_within("fill", level, 0, 255)
+        check_at_least("crop_trials", self.crop_trials, 1)
         for name in ("crop_options", "interpolations"):
             if len(getattr(self, name)) == 0:
                 raise ValueError(f"{name} must not be empty")
+        for option in self.crop_options:
+            if option is not None:
+                check_within("crop_options", option, 0, 1)
         for name in self.interpolations:
             if name not in INTERPOLATIONS:
                 known = ", ".join(INTERPOLATIONS)
@@ -239,15 +235,13 @@ def sample(
     distortion = sample_distortion(rng, augmentation)
     canvas, place = sample_canvas(rng, augmentation, size)
     on_canvas = boxes.double().numpy(force=True) * (*size, *size) + (*place, *place)
+    chances = (augmentation.flip_probability, augmentation.vertical_flip_probability)
     geometry = Geometry(
         size,
         canvas,
         place,
         crop=sample_crop(rng, augmentation, canvas, on_canvas),
-        flips=(
-            bool(rng.random() < augmentation.flip_probability),
-            bool(rng.random() < augmentation.vertical_flip_probability),
-        ),
+        flips=tuple((rng.random(2) < chances).tolist()),
         image_size=image_size,
         interpolation=augmentation.interpolations[rng.integers(len(augmentation.interpolations))],
         fill=augmentation.fill,
