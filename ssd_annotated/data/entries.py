@@ -12,6 +12,7 @@ import os
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path, PureWindowsPath
 from urllib.parse import unquote
 
@@ -103,10 +104,9 @@ def find_images(file: Path, entries: list) -> Path:
         return file.parent
     near = [folder for base in (file.parent, file.parent.parent) for folder in inside(base, file)]
     for name in names[:20]:  # a folder that lacks all of them is another
-        for spelling in spellings(str(name).strip()):
-            for folder in near:
-                if is_inside(folder / spelling, folder):
-                    return folder
+        for spelling, folder in product(spellings(str(name).strip()), near):
+            if is_inside(folder / spelling, folder):
+                return folder
     raise FileNotFoundError(f"{file}: no folder near it holds {names[0]}; give IMAGES:{file}")
 
 
@@ -202,8 +202,7 @@ def read_object(
     if category not in categories:
         raise DataError(f"unknown class: there is no category {category}")
     name = check_class(categories[category], expected)
-    crowd = read_crowd(thing)
-    return Thing(name, *read_box(thing), crowd=crowd)
+    return Thing(name, *read_box(thing), crowd=read_crowd(thing))
 
 
 def read_crowd(thing: Entry) -> bool:
