@@ -42,8 +42,7 @@ def read_coco(file: Path, images: Path | None = None) -> Found:
     Parameters
     ----------
     images
-        The folder of the images. None: the folder of the file or one near it, ``images`` for
-        example, where the first image is (or the next, if it is nowhere near).
+        The folder of the images; None for the one that `find_images` finds.
 
     Raises
     ------
@@ -156,13 +155,11 @@ def read_entry(
 ) -> Written:
     """What one image's entry and its annotations say."""
     image = find_image(folder, read_text(info, "file_name"))
-    objects = [
-        (
-            f"annotation {thing['id']} ({categories.get(thing['category_id'], 'of no category')})",
-            partial(read_object, thing, categories),
-        )
-        for thing in things
-    ]
+    objects = []
+    for thing in things:
+        name = categories.get(thing["category_id"], "of no category")
+        label = f"annotation {thing['id']} ({name})"
+        objects.append((label, partial(read_object, thing, categories)))
     return Written(image, read_size(info), objects)
 
 

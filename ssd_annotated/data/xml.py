@@ -50,13 +50,10 @@ def read_annotation(annotation: Path, images: Sequence[Path], place: Path) -> Wr
         raise FileNotFoundError(f"no image: expected {place}.jpg (or .png, …)")
     if len(images) > 1:
         raise DataError(f"several images: {', '.join(file.name for file in images)}")
-    objects = [
-        (
-            f"object {number} ({(thing.findtext('name') or '').strip() or 'without a name'})",
-            partial(read_object, thing),
-        )
-        for number, thing in enumerate(root.findall("object"), start=1)
-    ]
+    objects = []
+    for number, thing in enumerate(root.findall("object"), start=1):
+        name = (thing.findtext("name") or "").strip() or "without a name"
+        objects.append((f"object {number} ({name})", partial(read_object, thing)))
     return Written(images[0], size, objects)
 
 
