@@ -122,13 +122,8 @@ class AnnotatedFolder(Dataset):
         """The target of an item, without decoding its image."""
         record = self.records[operator.index(index)]
         labels = np.array([self.class_names.index(name) for name in record.names], dtype=np.int64)
-        arrays = {
-            "boxes": record.boxes,
-            "labels": labels,
-            "difficult": record.difficult,
-            "truncated": record.truncated,
-            "crowd": record.crowd,
-        }
+        flags = {name: getattr(record, name) for name in ("difficult", "truncated", "crowd")}
+        arrays = {"boxes": record.boxes, "labels": labels, **flags}
         # Copied: code that moves a box in place does not move it for ever.
         return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
