@@ -66,7 +66,8 @@ class Survey:
     @property
     def ratios(self) -> tuple[float, ...]:
         """`QUANTILES` over objects of width / height; empty if there is no object."""
-        return quantiles(ratio(torch.cat([*self.shapes.values()])))
+        width, height = torch.cat([*self.shapes.values()]).T
+        return quantiles(width / height)
 
 
 def survey(dataset: Dataset, priors: Float[Tensor, "P 4"] | None = None) -> Survey:
@@ -137,11 +138,6 @@ def quantiles(values: Sequence[float] | Float[Tensor, "N"]) -> tuple[float, ...]
     return tuple(np.quantile(values, QUANTILES).tolist()) if len(values) else ()
 
 
-def ratio(shapes: Float[Tensor, "N 2"]) -> Float[Tensor, "N"]:
-    """Width / height."""
-    return shapes[:, 0] / shapes[:, 1]
-
-
 # --- As a table -----------------------------------------------------------------------------------
 
 
@@ -196,8 +192,9 @@ def class_lines(found: Survey) -> str:
     for name, shapes in found.shapes.items():
         rows.append([name, f"{len(shapes)}", f"{len(shapes) / total:.1%}"])
         if len(shapes):
-            size, shape = map(np.median, (shapes.prod(dim=1).sqrt(), ratio(shapes)))
-            rows[-1] += [f"{size:.3f}", f"{shape:.2f}"]
+            width, height = shapes.T
+            size, ratio = np.median((width * height).sqrt()), np.median(width / height)
+            rows[-1] += [f"{size:.3f}", f"{ratio:.2f}"]
             rows[-1] += [] if found.uncovered is None else [f"{found.uncovered[name]:.1%}"]
     return text_table(header, rows)
 
