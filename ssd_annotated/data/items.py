@@ -100,19 +100,15 @@ def paired_items(root: Path, pairs: Mapping[Path, Sequence[Path]]) -> list[Item]
     for text, images in own.items():
         for image in images:
             texts[image].append(text)
-    return sorted(
-        paired_item(root, text, images, texts[images[0]] if images else [text])
-        for text, images in own.items()
-    )
-
-
-def paired_item(root: Path, text: Path, images: Sequence[Path], texts: Sequence[Path]) -> Item:
-    """An XML file with its images, of which these are all XML files."""
-    file = images[0] if images else text
-    name = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
-    place = text.with_suffix("")
-    item = xml_item(name.with_suffix("").as_posix(), text, images, place, root)
-    return item if len(texts) == 1 else item._replace(read=partial(refuse, file, texts))
+    items = []
+    for text, images in own.items():
+        file = images[0] if images else text
+        name = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
+        item = xml_item(name.with_suffix("").as_posix(), text, images, text.with_suffix(""), root)
+        if len(texts[file]) > 1:
+            item = item._replace(read=partial(refuse, file, texts[file]))
+        items.append(item)
+    return sorted(items)
 
 
 def refuse(image: Path, texts: Sequence[Path]) -> Written:
