@@ -179,9 +179,8 @@ def no_such_set(kind: Kind, name: str) -> str:
         text = f"{kind.root}: no image set {name!r}; there are: {there}"
     if not is_whole(kind):
         return text
-    root = kind.root
-    shares = f"{root}:0.9 to train on and {root}:-0.1, the rest"
-    return f"{text}. Divide it into shares, {shares}; {root}:all is everything"
+    shares = f"{kind.root}:0.9 to train on and {kind.root}:-0.1, the rest"
+    return f"{text}. Divide it into shares, {shares}; {kind.root}:all is everything"
 
 
 # --- Shares ---------------------------------------------------------------------------------------
