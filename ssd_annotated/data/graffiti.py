@@ -1,7 +1,4 @@
-"""Graffiti digits: real handwriting sprayed on real photographs, with every box known exactly.
-
-A scene is made in three steps: draw the boxes, spray a digit into each, say what stands where.
-"""
+"""Graffiti digits: real handwriting sprayed on real photographs, with every box known exactly."""
 
 import operator
 import xml.etree.ElementTree as ElementTree
