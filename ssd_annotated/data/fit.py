@@ -30,9 +30,7 @@ class Forecast(NamedTuple):
     uncovered: float
 
 
-def seen_targets(
-    dataset: AnnotatedFolder, augmentation: Augmentation, seed: int = 0
-) -> list[dict[str, object]]:
+def seen_targets(dataset: AnnotatedFolder, augmentation: Augmentation) -> list[dict[str, object]]:
     """Targets as an epoch of training shows them, of up to `MOST` images that have objects.
 
     ValueError if there is no such image: training leaves crowds out.
@@ -44,7 +42,7 @@ def seen_targets(
     for number in np.unique(np.linspace(0, len(some) - 1, MOST, dtype=int)).tolist():
         index = some[number]
         target, size = without_crowds(dataset.target(index)), dataset.records[index].size
-        rng = np.random.default_rng((seed, index))
+        rng = np.random.default_rng((0, index))
         # Boxes are fractions of the result, so its size does not matter.
         plan = sample(rng, augmentation, size, target["boxes"], image_size=1000)
         seen.append(move(target, plan.geometry))
@@ -71,17 +69,11 @@ def fit_priors(spec: PriorSpec, targets: Sequence[dict[str, object]]) -> tuple[f
     if not len(sizes):
         raise ValueError("no object is left to fit priors to")
     low, middle, high = np.quantile(sizes.numpy(), (0.02, 0.5, 0.98)).tolist()
-    pairs = [
-        (rounded(smallest), rounded(max(smallest, largest)))
-        for smallest in np.geomspace(low, 1.2 * middle, 8).tolist()
-        for largest in np.geomspace(1.2 * middle, min(2 * high, 1), 6).tolist()
-    ]
+    grid = np.geomspace(low, 1.2 * middle, 8), np.geomspace(1.2 * middle, min(2 * high, 1), 6)
+    # As they are proposed, with three digits, and above 0.
+    smallest, largest = (np.maximum(sizes.round(3), 0.001).tolist() for sizes in grid)
+    pairs = [(least, max(least, most)) for least in smallest for most in largest]
     return min(pairs, key=lambda pair: forecast(targets, rescale_priors(spec, *pair), 1).uncovered)
-
-
-def rounded(size: float) -> float:
-    """A size of priors as it is proposed, with three digits, and above 0."""
-    return max(round(size, 3), 0.001)
 
 
 def outlook(dataset: AnnotatedFolder, image_size: int, specs: Mapping[int, PriorSpec]) -> str:
