@@ -109,7 +109,7 @@ def find_json(file: Path, images: Path | None, share: str | None = None) -> Foun
 
 def join(found: Sequence[Found]) -> Found:
     """All that was found, as one."""
-    return Found(*(tuple(chain.from_iterable(field)) for field in zip(*found)))
+    return Found(*(tuple(chain.from_iterable(field)) for field in zip(Found(()), *found)))
 
 
 def take(found: Found, root: str | Path, words: str, sets: str | None, share: str | None) -> Found:

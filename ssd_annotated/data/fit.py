@@ -79,8 +79,8 @@ def fit_priors(spec: PriorSpec, targets: Sequence[dict[str, object]]) -> tuple[f
 def outlook(dataset: AnnotatedFolder, image_size: int, specs: Mapping[int, PriorSpec]) -> str:
     """Say what augmentations do to the objects at this image size, and propose what to train with.
 
-    `specs` are the priors at this size and at others that may be proposed: the smallest at which
-    three of four objects are wide enough for the finest map. Caffe's augmentation is proposed
+    `specs` are the priors at this size and at larger ones that may be proposed: the smallest at
+    which three of four objects are wide enough for the finest map. Caffe's augmentation is proposed
     unless it takes many objects from even the priors that are fitted to what it shows.
     """
     seen = {
@@ -90,11 +90,7 @@ def outlook(dataset: AnnotatedFolder, image_size: int, specs: Mapping[int, Prior
         name: forecast(targets, specs[image_size], image_size) for name, targets in seen.items()
     }
     small = max(float(rows["none"].sizes.quantile(0.25)) / image_size, 1e-6)
-    wide = [
-        side
-        for side in specs
-        if side >= image_size and small * specs[side].feature_maps[0] >= CELLS
-    ]
+    wide = [side for side, spec in specs.items() if small * spec.feature_maps[0] >= CELLS]
     side = min(wide, default=max(specs))
     pairs = {name: fit_priors(specs[side], seen[name]) for name in ("caffe", "gentle")}
     ends = {
