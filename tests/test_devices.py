@@ -254,7 +254,6 @@ CALLS = {
         TARGET["difficult"], TARGET["labels"], {1: "a"}
     ),
     "data.survey.quantiles": lambda: survey.quantiles(BOXES[:, 0]),
-    "data.survey.ratio": lambda: survey.ratio(BOXES[:, :2]),
     "data.survey.survey_table": lambda: survey.survey_table(SURVEY),
     "data.survey.count_lines": lambda: survey.count_lines(SURVEY),
     "data.survey.quantile_lines": lambda: survey.quantile_lines(SURVEY),

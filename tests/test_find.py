@@ -20,7 +20,7 @@ from tool_files import (
 from voc_files import object_xml
 
 from ssd_annotated.data.find import find, in_share, split_data
-from ssd_annotated.data.folder import open_data
+from ssd_annotated.data.folder import AnnotatedFolder, open_data
 from ssd_annotated.data.items import read_list
 from ssd_annotated.data.kinds import understand
 
@@ -649,6 +649,11 @@ def test_folders_of_all_kinds_can_be_joined(tmp_path):
     assert [again.target(index)["labels"].tolist() for index in range(3)] == [[3], [1], [1]]
     with pytest.raises(ValueError, match="give at least one folder"):
         open_data()
+
+
+def test_of_nothing_no_image_is_left():
+    with pytest.raises(ValueError, match="no image is left"):
+        AnnotatedFolder([])
 
 
 def test_a_file_in_cocos_format_counts_once(tmp_path):

@@ -1,7 +1,6 @@
 """One annotated image as it was found, and what its annotation says, in any format.
 
-Nothing is guessed. What cannot be used raises a `DataError`; whoever reads many images catches it
-and says where.
+Nothing is guessed: what cannot be used raises a `DataError`.
 """
 
 from collections.abc import Callable, Hashable

@@ -124,21 +124,17 @@ class Augmentation:
                 check_within(field.name, getattr(self, field.name), 0, 1)
         for name, limits in _LIMITS.items():
             _check_range(name, getattr(self, name), *limits)
-        for level in self.fill:
-            check_within("fill", level, 0, 255)
-        for option in self.crop_options:
-            if option is not None:
-                check_within("crop_options", option, 0, 1)
-        self._check_choices()
-
-    def _check_choices(self) -> None:
         if len(self.fill) != 3:
             raise ValueError(f"fill must be three levels, RGB, not {self.fill}")
-        if self.crop_trials < 1:
-            raise ValueError(f"crop_trials must be at least 1, not {self.crop_trials}")
+        for level in self.fill:
+            check_within("fill", level, 0, 255)
+        check_at_least("crop_trials", self.crop_trials, 1)
         for name in ("crop_options", "interpolations"):
             if len(getattr(self, name)) == 0:
                 raise ValueError(f"{name} must not be empty")
+        for option in self.crop_options:
+            if option is not None:
+                check_within("crop_options", option, 0, 1)
         for name in self.interpolations:
             if name not in INTERPOLATIONS:
                 known = ", ".join(INTERPOLATIONS)
@@ -153,11 +149,10 @@ def _check_range(name: str, bounds: Pair, low: float, high: float) -> None:
         )
 
 
-_SSD_PYTORCH = Augmentation(
+_OTHERS = Augmentation(
     hue=(-18, 18),
     wrap_hue=True,
     channel_swap_probability=0.5,
-    crop_options=(None, 0, 0, 0, 0, 0),
     independent_sides=True,
     keep_one=True,
     interpolations=("linear",),
@@ -176,27 +171,25 @@ AUGMENTATIONS = {
     "caffe": Augmentation(),
     # Not reproduced: contrast and saturation as mixtures with grey.
     "torchvision": replace(
-        _SSD_PYTORCH,
+        _OTHERS,
         brightness=(0, 0),
         brightness_factor=(0.875, 1.125),
-        crop_options=(None, 0, 0.1, 0.3, 0.5, 0.7, 0.9),
         crop_trials=40,
     ),
     # Its least IoU is never enforced: five of its six options are alike. Not reproduced: levels and
     # hues in floating point, not rounded between the steps.
-    "ssd.pytorch": _SSD_PYTORCH,
+    "ssd.pytorch": replace(_OTHERS, crop_options=(None, 0, 0, 0, 0, 0)),
     # The same with the least IoU repaired.
-    "lufficc": replace(_SSD_PYTORCH, crop_options=(None, 0, 0.1, 0.3, 0.7, 0.9)),
+    "lufficc": replace(_OTHERS, crop_options=(None, 0, 0.1, 0.3, 0.7, 0.9)),
     # Not reproduced: contrast and saturation as mixtures with grey, all four in random order, and
     # Pillow's resizing, which smooths what it shrinks.
     "sgrvinod": replace(
-        _SSD_PYTORCH,
+        _OTHERS,
         brightness=(0, 0),
         brightness_factor=(0.5, 1.5),
         hue=(-360 * 18 / 255, 360 * 18 / 255),
         channel_swap_probability=0,
         fill=(124, 116, 104),  # ImageNet's mean, in whole levels
-        crop_options=(None, 0, 0.1, 0.3, 0.5, 0.7, 0.9),
     ),
     # No colours and no expansion: any patch or the whole, mirrored by half, now and then upside
     # down. The post does not show how it cuts its patches; here they have the photograph's shape.
@@ -239,15 +232,13 @@ def sample(
     distortion = sample_distortion(rng, augmentation)
     canvas, place = sample_canvas(rng, augmentation, size)
     on_canvas = boxes.double().numpy(force=True) * (*size, *size) + (*place, *place)
+    chances = (augmentation.flip_probability, augmentation.vertical_flip_probability)
     geometry = Geometry(
         size,
         canvas,
         place,
         crop=sample_crop(rng, augmentation, canvas, on_canvas),
-        flips=(
-            bool(rng.random() < augmentation.flip_probability),
-            bool(rng.random() < augmentation.vertical_flip_probability),
-        ),
+        flips=tuple((rng.random(2) < chances).tolist()),
         image_size=image_size,
         interpolation=augmentation.interpolations[rng.integers(len(augmentation.interpolations))],
         fill=augmentation.fill,
@@ -326,36 +317,24 @@ def sample_crop(
 def draw_crops(
     rng: np.random.Generator, augmentation: Augmentation, canvas: tuple[int, int]
 ) -> Int64[np.ndarray, "N 4"]:
-    """All the trials of one option: rectangles of whole pixels, anywhere on the canvas."""
-    draw = _independent_sides if augmentation.independent_sides else _joint_sides
-    sides = draw(rng, augmentation, np.array(canvas))
+    """All the trials of one option: rectangles of whole pixels, anywhere on the canvas.
+
+    Caffe draws a scale, and an aspect ratio no more extreme than the canvas has room for. Everybody
+    else draws width and height, and what is too oblong is a trial lost.
+    """
+    trials, (least, most) = augmentation.crop_trials, augmentation.crop_aspect
+    if augmentation.independent_sides:
+        fractions = rng.uniform(*augmentation.crop_scale, (trials, 2))
+    else:
+        scale = rng.uniform(*augmentation.crop_scale, trials)
+        root = np.sqrt(np.clip(rng.uniform(least, most, trials), scale**2, scale**-2))
+        fractions = np.stack([scale * root, scale / root], axis=1)
+    sides = np.maximum(np.rint(fractions * canvas), 1).astype(np.int64)
+    if augmentation.independent_sides:
+        ratio = sides[:, 0] / sides[:, 1]
+        sides = sides[(least <= ratio) & (ratio <= most)]
     start = rng.integers(0, canvas - sides, endpoint=True)
     return np.concatenate([start, start + sides], axis=1)
-
-
-def _joint_sides(
-    rng: np.random.Generator, augmentation: Augmentation, canvas: Int64[np.ndarray, "2"]
-) -> Int64[np.ndarray, "N 2"]:
-    """Caffe's: a scale, and an aspect ratio no more extreme than the canvas has room for."""
-    scale = rng.uniform(*augmentation.crop_scale, augmentation.crop_trials)
-    aspect = rng.uniform(*augmentation.crop_aspect, augmentation.crop_trials)
-    root = np.sqrt(np.clip(aspect, scale**2, scale**-2))
-    return _whole_pixels(np.stack([scale * root, scale / root], axis=1) * canvas)
-
-
-def _independent_sides(
-    rng: np.random.Generator, augmentation: Augmentation, canvas: Int64[np.ndarray, "2"]
-) -> Int64[np.ndarray, "N 2"]:
-    """Everybody else's: width and height, and what is too oblong is a trial lost."""
-    shape = (augmentation.crop_trials, 2)
-    sides = _whole_pixels(rng.uniform(*augmentation.crop_scale, shape) * canvas)
-    least, most = augmentation.crop_aspect
-    ratio = sides[:, 0] / sides[:, 1]
-    return sides[(least <= ratio) & (ratio <= most)]
-
-
-def _whole_pixels(sides: Float64[np.ndarray, "N 2"]) -> Int64[np.ndarray, "N 2"]:
-    return np.maximum(np.rint(sides), 1).astype(np.int64)
 
 
 def _meets(

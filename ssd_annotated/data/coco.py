@@ -32,8 +32,6 @@ class COCOFolder(AnnotatedFolder):
 
     Raises
     ------
-    ImportError
-        If pycocotools is not installed.
     FileNotFoundError
         If the folder or the file does not exist, whatever `on_bad` says, or an image does not.
     ValueError

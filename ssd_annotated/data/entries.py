@@ -1,20 +1,18 @@
 """A file in COCO's format: its images and what it says of them, or what is wrong with it.
 
-The file lists ``images``, ``annotations`` and ``categories``, each by its id. pycocotools, the
-extra ``coco``, tells which annotation belongs to which image.
+The file lists ``images``, ``annotations`` and ``categories``, each by its id.
 
 Tools differ in how they write the same thing: ids and numbers may be strings, sizes and crowds
 absent, a box only the outline of its polygon, a path that of another machine.
 """
 
-import contextlib
-import io
 import json
 import math
 import os
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path, PureWindowsPath
 from urllib.parse import unquote
 
@@ -30,8 +28,7 @@ from ssd_annotated.data.annotation import (
     check_class,
     check_size,
 )
-from ssd_annotated.data.items import IMAGE_FOLDERS
-from ssd_annotated.support.extras import need
+from ssd_annotated.data.items import IMAGE_FOLDERS, grouped
 
 Entry = dict[str, object]
 Key = int | str  # an id
@@ -45,13 +42,10 @@ def read_coco(file: Path, images: Path | None = None) -> Found:
     Parameters
     ----------
     images
-        The folder of the images. None: the folder of the file or one near it, ``images`` for
-        example, where the first image is (or the next, if it is nowhere near).
+        The folder of the images; None for the one that `find_images` finds.
 
     Raises
     ------
-    ImportError
-        If pycocotools is not installed.
     FileNotFoundError
         If the folder or the file does not exist.
     ValueError
@@ -61,15 +55,28 @@ def read_coco(file: Path, images: Path | None = None) -> Found:
         raise FileNotFoundError(f"{images}: no such folder")
     content = read_json(file)
     folder = find_images(file, content["images"]) if images is None else images
-    index, problems = index_of(file, content)
-    categories = categories_of(file, content, index)
+    infos, problems = whole_entries(file, "image", content["images"], ["id"])
+    keys = ["id", "image_id", "category_id"]
+    things, more = whole_entries(file, "annotation", content["annotations"], keys)
+    known = {info["id"] for info in infos}
+    lost = [
+        Problem(file, f"annotation {t['id']}", f"unknown image: image_id is {t['image_id']}")
+        for t in things
+        if t["image_id"] not in known
+    ]
+    try:
+        used = {thing["category_id"] for thing in things}
+        categories = read_categories(content["categories"], used)
+    except DataError as error:
+        raise ValueError(f"{file}: categories: {error}") from None
+    things_of = grouped(things, lambda thing: thing["image_id"])
     items = []
-    for image_id, info in sorted(index.imgs.items(), key=lambda pair: order(pair[0])):
-        name = str(info.get("file_name", image_id))
-        read = partial(read_entry, folder, info, index.imgToAnns[image_id], categories)
+    for info in sorted(infos, key=lambda info: order(info["id"])):
+        image_id, name = info["id"], str(info.get("file_name", info["id"]))
+        read = partial(read_entry, folder, info, things_of.get(image_id, []), categories)
         items.append(Item(name, file, f"image {image_id}", file, (file, name), read))
     names = tuple(name for name in categories.values() if name not in BACKGROUNDS)
-    return Found(tuple(items), (), tuple(problems), names, (folder,))
+    return Found(tuple(items), (), (*problems, *more, *lost), names, (folder,))
 
 
 def read_json(file: Path) -> dict[str, list]:
@@ -96,10 +103,9 @@ def find_images(file: Path, entries: list) -> Path:
         return file.parent
     near = [folder for base in (file.parent, file.parent.parent) for folder in inside(base, file)]
     for name in names[:20]:  # a folder that lacks all of them is another
-        for spelling in spellings(str(name).strip()):
-            for folder in near:
-                if is_inside(folder / spelling, folder):
-                    return folder
+        for spelling, folder in product(spellings(str(name).strip()), near):
+            if is_inside(folder / spelling, folder):
+                return folder
     raise FileNotFoundError(f"{file}: no folder near it holds {names[0]}; give IMAGES:{file}")
 
 
@@ -123,31 +129,10 @@ def inside(base: Path, file: Path) -> Iterator[Path]:
             yield from inside(folder, file)
 
 
-def index_of(file: Path, content: dict[str, list]) -> tuple[object, list[Problem]]:
-    """pycocotools' index of a file, silently, for it reports to the screen; and what it lacks."""
-    library = need("pycocotools.coco", "coco", "COCO's format")
-    images, problems = whole_entries(file, "image", content["images"], ["id"])
-    keys = ["id", "image_id", "category_id"]
-    things, more = whole_entries(file, "annotation", content["annotations"], keys)
-    with contextlib.redirect_stdout(io.StringIO()):
-        index = library.COCO()
-        index.dataset = {"images": images, "annotations": things}
-        index.createIndex()
-    lost = [
-        Problem(file, f"annotation {t['id']}", f"unknown image: image_id is {t['image_id']}")
-        for t in things
-        if t["image_id"] not in index.imgs
-    ]
-    return index, problems + more + lost
-
-
 def whole_entries(
     file: Path, kind: str, entries: list, keys: list[str]
 ) -> tuple[list[Entry], list[Problem]]:
-    """The entries that have ids under all keys, and one of their own; and the problem of others.
-
-    pycocotools would stop at the first without, and mix up those with the same id.
-    """
+    """The entries with ids under all keys, and one of their own; and the problems of the others."""
     whole, problems = {}, []
     for number, entry in enumerate(entries, start=1):
         try:
@@ -162,15 +147,6 @@ def whole_entries(
     return list(whole.values()), problems
 
 
-def categories_of(file: Path, content: dict[str, list], index: object) -> dict[Key, str]:
-    """The names of a file's categories by their ids."""
-    try:
-        used = {thing["category_id"] for thing in index.anns.values()}
-        return read_categories(content["categories"], used)
-    except DataError as error:
-        raise ValueError(f"{file}: categories: {error}") from None
-
-
 # --- One image ------------------------------------------------------------------------------------
 
 
@@ -179,13 +155,11 @@ def read_entry(
 ) -> Written:
     """What one image's entry and its annotations say."""
     image = find_image(folder, read_text(info, "file_name"))
-    objects = [
-        (
-            f"annotation {thing['id']} ({categories.get(thing['category_id'], 'of no category')})",
-            partial(read_object, thing, categories),
-        )
-        for thing in things
-    ]
+    objects = []
+    for thing in things:
+        name = categories.get(thing["category_id"], "of no category")
+        label = f"annotation {thing['id']} ({name})"
+        objects.append((label, partial(read_object, thing, categories)))
     return Written(image, read_size(info), objects)
 
 
@@ -225,8 +199,7 @@ def read_object(
     if category not in categories:
         raise DataError(f"unknown class: there is no category {category}")
     name = check_class(categories[category], expected)
-    crowd = read_crowd(thing)
-    return Thing(name, *read_box(thing), crowd=crowd)
+    return Thing(name, *read_box(thing), crowd=read_crowd(thing))
 
 
 def read_crowd(thing: Entry) -> bool:

@@ -109,7 +109,7 @@ def find_json(file: Path, images: Path | None, share: str | None = None) -> Foun
 
 def join(found: Sequence[Found]) -> Found:
     """All that was found, as one."""
-    return Found(*(tuple(chain.from_iterable(field)) for field in zip(*found)))
+    return Found(*(tuple(chain.from_iterable(field)) for field in zip(Found(()), *found)))
 
 
 def take(found: Found, root: str | Path, words: str, sets: str | None, share: str | None) -> Found:
@@ -179,9 +179,8 @@ def no_such_set(kind: Kind, name: str) -> str:
         text = f"{kind.root}: no image set {name!r}; there are: {there}"
     if not is_whole(kind):
         return text
-    root = kind.root
-    shares = f"{root}:0.9 to train on and {root}:-0.1, the rest"
-    return f"{text}. Divide it into shares, {shares}; {root}:all is everything"
+    shares = f"{kind.root}:0.9 to train on and {kind.root}:-0.1, the rest"
+    return f"{text}. Divide it into shares, {shares}; {kind.root}:all is everything"
 
 
 # --- Shares ---------------------------------------------------------------------------------------

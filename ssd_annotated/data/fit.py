@@ -30,9 +30,7 @@ class Forecast(NamedTuple):
     uncovered: float
 
 
-def seen_targets(
-    dataset: AnnotatedFolder, augmentation: Augmentation, seed: int = 0
-) -> list[dict[str, object]]:
+def seen_targets(dataset: AnnotatedFolder, augmentation: Augmentation) -> list[dict[str, object]]:
     """Targets as an epoch of training shows them, of up to `MOST` images that have objects.
 
     ValueError if there is no such image: training leaves crowds out.
@@ -44,7 +42,7 @@ def seen_targets(
     for number in np.unique(np.linspace(0, len(some) - 1, MOST, dtype=int)).tolist():
         index = some[number]
         target, size = without_crowds(dataset.target(index)), dataset.records[index].size
-        rng = np.random.default_rng((seed, index))
+        rng = np.random.default_rng((0, index))
         # Boxes are fractions of the result, so its size does not matter.
         plan = sample(rng, augmentation, size, target["boxes"], image_size=1000)
         seen.append(move(target, plan.geometry))
@@ -71,24 +69,18 @@ def fit_priors(spec: PriorSpec, targets: Sequence[dict[str, object]]) -> tuple[f
     if not len(sizes):
         raise ValueError("no object is left to fit priors to")
     low, middle, high = np.quantile(sizes.numpy(), (0.02, 0.5, 0.98)).tolist()
-    pairs = [
-        (rounded(smallest), rounded(max(smallest, largest)))
-        for smallest in np.geomspace(low, 1.2 * middle, 8).tolist()
-        for largest in np.geomspace(1.2 * middle, min(2 * high, 1), 6).tolist()
-    ]
+    grid = np.geomspace(low, 1.2 * middle, 8), np.geomspace(1.2 * middle, min(2 * high, 1), 6)
+    # As they are proposed, with three digits, and above 0.
+    smallest, largest = (np.maximum(sizes.round(3), 0.001).tolist() for sizes in grid)
+    pairs = [(least, max(least, most)) for least in smallest for most in largest]
     return min(pairs, key=lambda pair: forecast(targets, rescale_priors(spec, *pair), 1).uncovered)
-
-
-def rounded(size: float) -> float:
-    """A size of priors as it is proposed, with three digits, and above 0."""
-    return max(round(size, 3), 0.001)
 
 
 def outlook(dataset: AnnotatedFolder, image_size: int, specs: Mapping[int, PriorSpec]) -> str:
     """Say what augmentations do to the objects at this image size, and propose what to train with.
 
-    `specs` are the priors at this size and at others that may be proposed: the smallest at which
-    three of four objects are wide enough for the finest map. Caffe's augmentation is proposed
+    `specs` are the priors at this size and at larger ones that may be proposed: the smallest at
+    which three of four objects are wide enough for the finest map. Caffe's augmentation is proposed
     unless it takes many objects from even the priors that are fitted to what it shows.
     """
     seen = {
@@ -98,11 +90,7 @@ def outlook(dataset: AnnotatedFolder, image_size: int, specs: Mapping[int, Prior
         name: forecast(targets, specs[image_size], image_size) for name, targets in seen.items()
     }
     small = max(float(rows["none"].sizes.quantile(0.25)) / image_size, 1e-6)
-    wide = [
-        side
-        for side in specs
-        if side >= image_size and small * specs[side].feature_maps[0] >= CELLS
-    ]
+    wide = [side for side, spec in specs.items() if small * spec.feature_maps[0] >= CELLS]
     side = min(wide, default=max(specs))
     pairs = {name: fit_priors(specs[side], seen[name]) for name in ("caffe", "gentle")}
     ends = {

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssd_annotated.data.annotation import DataError, Found, Item, Problem
-from ssd_annotated.data.find import EVERYTHING, find, split_data
+from ssd_annotated.data.find import EVERYTHING, find, join, split_data
 from ssd_annotated.data.record import Record, decoding_problem, read_image, read_record
 from ssd_annotated.support.checks import check_choice
 
@@ -71,11 +71,11 @@ class AnnotatedFolder(Dataset):
         self.said = [note for one in found for note in one.notes]
         self.problems: list[Problem] = []
         self.records: list[Record] = []
-        found = sorted(found, key=lambda one: len(one.class_names) > 0)
-        for problem in (problem for one in found for problem in one.problems):
+        everything = join(sorted(found, key=lambda one: len(one.class_names) > 0))
+        for problem in everything.problems:
             self._leave_out(problem)
         seen = set()
-        for item in (item for one in found for item in one.items):
+        for item in everything.items:
             if item.key in seen:
                 self._leave_out(Problem(item.listing, item.where, f"listed twice: {item.name}"))
                 continue
@@ -85,8 +85,7 @@ class AnnotatedFolder(Dataset):
             self.verify()
         if not self.records:
             raise ValueError(f"no image is left:\n{self.report()}")
-        listed = [name for one in found for name in one.class_names]
-        self.class_names = expected or self._discover(listed)
+        self.class_names = expected or self._discover(everything.class_names)
 
     def _read(self, item: Item, expected: tuple[str, ...] | None, keep_crowds: bool) -> None:
         """Add the record of an image, or say what is wrong with it."""
@@ -123,13 +122,8 @@ class AnnotatedFolder(Dataset):
         """The target of an item, without decoding its image."""
         record = self.records[operator.index(index)]
         labels = np.array([self.class_names.index(name) for name in record.names], dtype=np.int64)
-        arrays = {
-            "boxes": record.boxes,
-            "labels": labels,
-            "difficult": record.difficult,
-            "truncated": record.truncated,
-            "crowd": record.crowd,
-        }
+        flags = {name: getattr(record, name) for name in ("difficult", "truncated", "crowd")}
+        arrays = {"boxes": record.boxes, "labels": labels, **flags}
         # Copied: code that moves a box in place does not move it for ever.
         return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
@@ -225,7 +219,7 @@ def open_data(
 
     Raises
     ------
-    FileNotFoundError, ValueError, ImportError
+    FileNotFoundError, ValueError
         As :class:`~ssd_annotated.data.voc.VOCFolder`, :class:`~ssd_annotated.data.coco.COCOFolder`
         and :func:`~ssd_annotated.data.find.find` do.
     """

@@ -1,7 +1,4 @@
-"""Graffiti digits: real handwriting sprayed on real photographs, with every box known exactly.
-
-A scene is made in three steps: draw the boxes, spray a digit into each, say what stands where.
-"""
+"""Graffiti digits: real handwriting sprayed on real photographs, with every box known exactly."""
 
 import operator
 import xml.etree.ElementTree as ElementTree
@@ -150,9 +147,8 @@ class GraffitiDigits(Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> tuple[UInt8[np.ndarray, "S S 3"], dict[str, Tensor]]:
-        index = range(self.length)[
-            operator.index(index)
-        ]  # counts from the end if negative; IndexError outside
+        # Counts from the end if negative; IndexError outside.
+        index = range(self.length)[operator.index(index)]
         rng = np.random.default_rng((self.seed, SPLITS.index(self.split), index))
         return scene(rng, self.split, self.variant, self.image_size)
 
@@ -197,9 +193,8 @@ def _voc_annotation(
     _add(ElementTree.SubElement(root, "size"), width=width, height=height, depth=depth)
     sides = target["boxes"].new_tensor([width, height] * 2)
     boxes = (target["boxes"] * sides).round().int().tolist()
-    for (x0, y0, x1, y1), label, difficult in zip(
-        boxes, target["labels"].tolist(), target["difficult"].tolist(), strict=True
-    ):
+    rows = zip(boxes, target["labels"].tolist(), target["difficult"].tolist(), strict=True)
+    for (x0, y0, x1, y1), label, difficult in rows:
         thing = ElementTree.SubElement(root, "object")
         _add(thing, name=CLASS_NAMES[label], truncated=0, difficult=int(difficult))
         _add(ElementTree.SubElement(thing, "bndbox"), xmin=x0 + 1, ymin=y0 + 1, xmax=x1, ymax=y1)

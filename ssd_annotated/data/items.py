@@ -8,7 +8,8 @@ difficult one, −1 if not. VoTT writes such lists alone.
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PureWindowsPath
 
@@ -51,12 +52,12 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def grouped(files: Iterable[Path], key: Callable[[Path], str]) -> dict[str, list[Path]]:
-    """Files by a key."""
-    found: dict[str, list[Path]] = {}
-    for file in files:
-        found.setdefault(key(file), []).append(file)
-    return found
+def grouped(things: Iterable, key: Callable) -> dict[Hashable, list]:
+    """Things by a key."""
+    found = defaultdict(list)
+    for thing in things:
+        found[key(thing)].append(thing)
+    return dict(found)
 
 
 # --- By their names -------------------------------------------------------------------------------
@@ -95,23 +96,19 @@ def once(files: Iterable[Path]) -> dict[str, Path]:
 def paired_items(root: Path, pairs: Mapping[Path, Sequence[Path]]) -> list[Item]:
     """Every XML file with its images; of several, those beside it. Two of one image are bad."""
     own = {t: [i for i in found if i.parent == t.parent] or found for t, found in pairs.items()}
-    texts: dict[Path, list[Path]] = {}
+    texts = defaultdict(list)
     for text, images in own.items():
         for image in images:
-            texts.setdefault(image, []).append(text)
-    return sorted(
-        paired_item(root, text, images, texts[images[0]] if images else [text])
-        for text, images in own.items()
-    )
-
-
-def paired_item(root: Path, text: Path, images: Sequence[Path], texts: Sequence[Path]) -> Item:
-    """An XML file with its images, of which these are all XML files."""
-    file = images[0] if images else text
-    name = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
-    place = text.with_suffix("")
-    item = xml_item(name.with_suffix("").as_posix(), text, images, place, root)
-    return item if len(texts) == 1 else item._replace(read=partial(refuse, file, texts))
+            texts[image].append(text)
+    items = []
+    for text, images in own.items():
+        file = images[0] if images else text
+        name = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
+        item = xml_item(name.with_suffix("").as_posix(), text, images, text.with_suffix(""), root)
+        if len(texts[file]) > 1:
+            item = item._replace(read=partial(refuse, file, texts[file]))
+        items.append(item)
+    return sorted(items)
 
 
 def refuse(image: Path, texts: Sequence[Path]) -> Written:

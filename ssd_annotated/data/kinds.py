@@ -73,7 +73,8 @@ def understand(root: Path) -> Kind:
         If it is no kind that is known; the message says what was found.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder{hint_of_file(root)}")
+        hint = ": unpack it" if root.suffix.lower() in ARCHIVES else ": it is a file"
+        raise FileNotFoundError(f"{root}: no such folder{hint if root.is_file() else ''}")
     lists = find_lists(root)
     if lists is not None:
         read = partial(read_voc, root, lists)
@@ -91,13 +92,6 @@ def understand(root: Path) -> Kind:
     if jsons:
         return json_kind(root, jsons)
     raise nothing_known(root, files, images)
-
-
-def hint_of_file(root: Path) -> str:
-    """What to say of a file where a folder is expected."""
-    if not root.is_file():
-        return ""
-    return ": unpack it" if root.suffix.lower() in ARCHIVES else ": it is a file"
 
 
 def nothing_known(root: Path, files: Sequence[Path], images: Sequence[Path]) -> Exception:
@@ -153,10 +147,7 @@ def find_lists(root: Path) -> Path | None:
 
 
 def list_sets(lists: Path) -> tuple[str, ...]:
-    """The names of the sets: those of the lists, and those that lists of classes make together.
-
-    VOC has a list of each class besides, ``cat_train.txt``, and VoTT writes such lists alone.
-    """
+    """The names of the sets: those of the lists, and those that lists of classes make together."""
     there = sorted(file.stem for file in lists.glob("*.txt"))
     parts = {name.rpartition("_")[2] for name in there if "_" in name}
     whole = {usual(name) for name in there}
@@ -170,40 +161,26 @@ def list_sets(lists: Path) -> tuple[str, ...]:
 def xml_kind(root: Path, images: Sequence[Path], pairs: Mapping[Path, Sequence[Path]]) -> Kind:
     """A folder of images with an XML file each."""
     sets = {text: set_of((*found, text)[0], root) for text, found in pairs.items()}
-    if any(sets.values()):
-        sets = {text: name or OTHER for text, name in sets.items()}
+    other = OTHER if any(sets.values()) else None
+    sets = {text: name or other for text, name in sets.items()}
     names = names_of_sets(sets.values())
-    alone = without_text(root, images, sets)
+    known = {(name, composed(stem)) for text, name in sets.items() for stem in stems(text)}
+    alone = {}
+    for image in images:
+        own = set_of(image, root) or other
+        # One whose name has an XML file in its set is a picture of the boxes, or of a mask.
+        if (own, composed(image.stem)) not in known:
+            # Images of a set in which no image has an annotation are said with the first set.
+            alone[image] = own if own in names else (*names, None)[0]
 
     def read(name: str | None) -> Found:
         items = [item for item in paired_items(root, pairs) if name in (None, sets[item.file])]
-        # Images of a set in which no image has an annotation are said with the first set.
-        known = {image: own if own in names else (*names, None)[0] for image, own in alone.items()}
-        bare = [image for image, own in known.items() if name in (None, own)]
-        return Found(tuple(items), without_annotation(bare))
+        bare = [image for image, own in alone.items() if name in (None, own)]
+        shown = ", ".join(image.name for image in bare[:3]) + ", …" * (len(bare) > 3)
+        said = f"{count_of(len(bare))} without annotation, left out: {shown}"
+        return Found(tuple(items), (said,) if bare else ())
 
     return Kind(root, describe(root, pairs), names, read)
-
-
-def without_text(
-    root: Path, images: Sequence[Path], sets: Mapping[Path, str | None]
-) -> dict[Path, str | None]:
-    """The images without an XML file, each with its set.
-
-    Not if one in the same set has its name: then it is a picture of the boxes, or of a mask.
-    """
-    other = OTHER if any(sets.values()) else None
-    known = {(name, composed(stem)) for text, name in sets.items() for stem in stems(text)}
-    found = {image: set_of(image, root) or other for image in images}
-    return {image: own for image, own in found.items() if (own, composed(image.stem)) not in known}
-
-
-def without_annotation(images: Sequence[Path]) -> tuple[str, ...]:
-    """Say which images have no annotation."""
-    if not images:
-        return ()
-    shown = ", ".join(image.name for image in images[:3]) + ", …" * (len(images) > 3)
-    return (f"{count_of(len(images))} without annotation, left out: {shown}",)
 
 
 def describe(root: Path, pairs: Mapping[Path, Sequence[Path]]) -> str:

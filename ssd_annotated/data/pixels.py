@@ -11,7 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE, ROWSPERSTRIP, TILELENGTH, TILEWIDTH
 
 from ssd_annotated.data.annotation import DataError
 
@@ -21,7 +22,6 @@ MOST_PIXELS = 150_000_000
 MOST_BYTES = 2**30
 #: Of one part of a PNG, in bytes, beyond which it must be in the file.
 LARGE_PART = 100_000_000
-_TILE_WIDTH, _TILE_LENGTH, _ROWS_PER_STRIP, _BITS = 322, 323, 278, 258  # tags of a TIFF
 _BYTES_EACH = {"GIF": 9, "WEBP": 8}  # measured; every other format takes 6
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")  # parts of a PNG
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"
@@ -83,9 +83,9 @@ def bytes_to_decode(header: Image.Image) -> int:
     if header.format != "TIFF":
         return width * height * each
     tags = header.tag_v2
-    strip = width * min(tags.get(_ROWS_PER_STRIP, height), height)
-    tile = tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_LENGTH, 0)
-    besides = max(strip, tile) * (4 + bands * max(tags.get(_BITS, (8,))) // 8)
+    strip = width * min(tags.get(ROWSPERSTRIP, height), height)
+    tile = tags.get(TILEWIDTH, 0) * tags.get(TILELENGTH, 0)
+    besides = max(strip, tile) * (4 + bands * max(tags.get(BITSPERSAMPLE, (8,))) // 8)
     return width * height * 3 + max(width * height * 3, besides)
 
 
@@ -94,7 +94,7 @@ def read_orientation(block: bytes | None) -> int:
     exif = Image.Exif()
     try:
         exif.load(block)
-        orientation = exif.get(0x0112)
+        orientation = exif.get(ExifTags.Base.Orientation)
     except (OSError, SyntaxError, ValueError, struct.error):
         return 1
     return orientation if orientation in range(1, 9) else 1

@@ -66,7 +66,8 @@ class Survey:
     @property
     def ratios(self) -> tuple[float, ...]:
         """`QUANTILES` over objects of width / height; empty if there is no object."""
-        return quantiles(ratio(torch.cat([*self.shapes.values()])))
+        width, height = torch.cat([*self.shapes.values()]).T
+        return quantiles(width / height)
 
 
 def survey(dataset: Dataset, priors: Float[Tensor, "P 4"] | None = None) -> Survey:
@@ -137,11 +138,6 @@ def quantiles(values: Sequence[float] | Float[Tensor, "N"]) -> tuple[float, ...]
     return tuple(np.quantile(values, QUANTILES).tolist()) if len(values) else ()
 
 
-def ratio(shapes: Float[Tensor, "N 2"]) -> Float[Tensor, "N"]:
-    """Width / height."""
-    return shapes[:, 0] / shapes[:, 1]
-
-
 # --- As a table -----------------------------------------------------------------------------------
 
 
@@ -157,9 +153,9 @@ def survey_table(found: Survey, most: int = 20) -> str:
     -------
     Lines of at most 99 columns, unless a name or a path alone is longer.
     """
-    problems = "\n".join(wrap(line) for line in list_problems(found.problems, most))
-    notes = "\n".join(wrap(note) for note in found.notes)
-    parts = [count_lines(found), notes, quantile_lines(found), class_lines(found), problems]
+    numbers = [quantile_lines(found), class_lines(found)]
+    problems = list_problems(found.problems, most)
+    parts = [count_lines(found), wrap(found.notes), *numbers, wrap(problems)]
     return "\n\n".join(filter(None, parts))
 
 
@@ -190,21 +186,20 @@ def quantile_lines(found: Survey) -> str:
 def class_lines(found: Survey) -> str:
     """A line for each class: its objects, their middle size and ratio, and what the priors miss."""
     total = max(sum(found.objects.values()), 1)
-    rows = [["class", "objects", "share", "median size", "median w / h"]]
+    header = ["class", "objects", "share", "median size", "median w / h"]
+    header += [] if found.uncovered is None else ["no prior's IoU ≥ ½"]
+    rows = []
     for name, shapes in found.shapes.items():
-        middle = [float(np.median(v)) for v in (shapes.prod(dim=1).sqrt(), ratio(shapes)) if len(v)]
-        numbers = [f"{middle[0]:.3f}", f"{middle[1]:.2f}"] if middle else ["", ""]
-        rows.append([name, f"{len(shapes)}", f"{len(shapes) / total:.1%}", *numbers])
-    if found.uncovered is not None:
-        shares = [found.uncovered.get(row[0]) for row in rows[1:]]
-        rows[0].append("no prior's IoU ≥ ½")
-        for row, share in zip(rows[1:], shares):
-            row.append("" if share is None else f"{share:.1%}")
-    return text_table(rows[0], rows[1:])
+        rows.append([name, f"{len(shapes)}", f"{len(shapes) / total:.1%}"])
+        if len(shapes):
+            width, height = shapes.T
+            size, ratio = np.median((width * height).sqrt()), np.median(width / height)
+            rows[-1] += [f"{size:.3f}", f"{ratio:.2f}"]
+            rows[-1] += [] if found.uncovered is None else [f"{found.uncovered[name]:.1%}"]
+    return text_table(header, rows)
 
 
-def wrap(line: str) -> str:
-    """Break a line at spaces; a path stays whole, so that it can be copied."""
-    return textwrap.fill(
-        line, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-    )
+def wrap(lines: Sequence[str]) -> str:
+    """Break lines at spaces; a path stays whole, so that it can be copied."""
+    whole = {"break_long_words": False, "break_on_hyphens": False}
+    return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ", **whole) for line in lines)

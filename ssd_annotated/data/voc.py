@@ -1,8 +1,6 @@
 """Folders of images with XML as PASCAL VOC's: your own photographs, or VOC 2007 and 2012 at once.
 
-In VOC's layout a root holds ``ImageSets/Main/<set>.txt`` (one name a line),
-``Annotations/<name>.xml`` (the objects) and ``JPEGImages/<name>.jpg`` (or .png, .bmp, …).
-:mod:`~ssd_annotated.data.kinds` lists the other layouts that are read as they come.
+:mod:`~ssd_annotated.data.kinds` lists the layouts that are read, VOC's own among them.
 """
 
 import os
@@ -70,16 +68,12 @@ class VOCFolder(AnnotatedFolder):
         class_names: Sequence[str] | None = None,
         on_bad: Literal["raise", "skip"] = "raise",
     ) -> None:
-        super().__init__(find_sets(sets), class_names, on_bad)
-
-
-def find_sets(sets: Sequence[tuple[str | Path, str] | Found]) -> list[Found]:
-    """What the sets name; a ValueError if these are no (root, image set) pairs, or none."""
-    asked = [] if isinstance(sets, Path) else list(sets)
-    for one in asked or [None]:
-        if not isinstance(one, Found) and not (isinstance(one, tuple | list) and len(one) == 2):
-            raise ValueError(f"sets must be a list of (root, image set) pairs, not {sets!r}")
-    return [one if isinstance(one, Found) else find(*one, only_xml=True) for one in asked]
+        asked = [] if isinstance(sets, Path) else list(sets)
+        for one in asked or [None]:
+            if not isinstance(one, Found) and not (isinstance(one, tuple | list) and len(one) == 2):
+                raise ValueError(f"sets must be a list of (root, image set) pairs, not {sets!r}")
+        found = [one if isinstance(one, Found) else find(*one, only_xml=True) for one in asked]
+        super().__init__(found, class_names, on_bad)
 
 
 # --- PASCAL VOC itself ----------------------------------------------------------------------------

@@ -25,8 +25,6 @@ BYTE_ORDER_MARKS = {
 }
 DECLARATION = re.compile(r"""\s*<\?xml[^>]*?(?:encoding=["']([\w.:-]+)["'][^>]*?)?\?>""")
 LOST = "\N{REPLACEMENT CHARACTER}"
-#: What other tools' XML begins with, and what to do about it.
-OTHERS = {"annotations": " (CVAT's own format: export as Pascal VOC or COCO instead)"}
 
 
 def read_annotation(annotation: Path, images: Sequence[Path], place: Path) -> Written:
@@ -50,13 +48,10 @@ def read_annotation(annotation: Path, images: Sequence[Path], place: Path) -> Wr
         raise FileNotFoundError(f"no image: expected {place}.jpg (or .png, …)")
     if len(images) > 1:
         raise DataError(f"several images: {', '.join(file.name for file in images)}")
-    objects = [
-        (
-            f"object {number} ({(thing.findtext('name') or '').strip() or 'without a name'})",
-            partial(read_object, thing),
-        )
-        for number, thing in enumerate(root.findall("object"), start=1)
-    ]
+    objects = []
+    for number, thing in enumerate(root.findall("object"), start=1):
+        name = (thing.findtext("name") or "").strip() or "without a name"
+        objects.append((f"object {number} ({name})", partial(read_object, thing)))
     return Written(images[0], size, objects)
 
 
@@ -72,7 +67,8 @@ def read_xml(file: Path) -> Element:
     except (ParseError, LookupError, ValueError, OSError) as error:
         raise DataError(f"malformed XML: {error}") from error
     if root.tag != "annotation":
-        hint = OTHERS.get(root.tag, "")
+        cvat = " (CVAT's own format: export as Pascal VOC or COCO instead)"
+        hint = cvat if root.tag == "annotations" else ""
         raise DataError(f"no annotation: the outermost tag is <{root.tag}>{hint}")
     return root
 
