@@ -61,14 +61,6 @@ ARCHIVES = ("2007:trainval", "2012:trainval", "2007:test")
 # --- How it fails ---------------------------------------------------------------------------------
 
 
-class Failure(click.ClickException):
-    """The run failed for a reason that the user can fix: a message, and exit status 1."""
-
-    def show(self, file: object = None) -> None:
-        """Print the message to stderr."""
-        click.echo(f"error: {self.message}", err=True, file=file)
-
-
 class Commands(click.Group):
     """A group of commands that turns the package's errors into messages and exit statuses."""
 
@@ -84,7 +76,8 @@ class Commands(click.Group):
         except Exception as error:
             if ctx.params["traceback"] or not _can_be_mended(error):
                 raise
-            raise Failure(_message(error)) from error
+            click.echo(f"error: {_message(error)}", err=True)
+            ctx.exit(1)
 
 
 def _can_be_mended(error: Exception) -> bool:
