@@ -18,20 +18,19 @@ from ssd_annotated.app.arguments import (
     SETTINGS,
     Data,
     FileOf,
-    Folder,
     FromSettings,
     KeyOf,
     Sets,
-    Share,
     architecture_options,
     batch_option,
     crowds_option,
     data_argument,
     device_option,
     figure_options,
+    folder_options,
     model_argument,
+    number,
     on_bad_option,
-    out_option,
     usage_errors,
 )
 from ssd_annotated.app.reports import (
@@ -139,7 +138,7 @@ def main(traceback: bool) -> None:  # noqa: ARG001 (read by `Commands.invoke`)
 
 
 @main.command()
-@out_option("Folder of the data set.", Folder(path_type=Path))
+@click.option("--out", **folder_options, help="Folder of the data set.")
 @click.option("--train", type=SCENES, default=1000, help="Number of training scenes.")
 @click.option("--test", type=SCENES, default=200, help="Number of test scenes.")
 @click.option(
@@ -150,7 +149,7 @@ def main(traceback: bool) -> None:  # noqa: ARG001 (read by `Commands.invoke`)
 )
 @click.option("--image-size", default=128, help="Side of an image in pixels.")
 @click.option("--seed", default=0, help="Another seed gives other scenes.")
-def graffiti(out: Path, train: int, test: int, variant: str, image_size: int, seed: int) -> None:
+def graffiti(out: str, train: int, test: int, variant: str, image_size: int, seed: int) -> None:
     """Write the graffiti digits into a folder, in the layout of PASCAL VOC.
 
     A data set to try things with: real handwriting on real photographs. Every box is exact.
@@ -167,12 +166,12 @@ def graffiti(out: Path, train: int, test: int, variant: str, image_size: int, se
             for split, length in (("train", train), ("test", test))
         ]
     for part in scenes:
-        export_voc(part, out)
+        export_voc(part, Path(out))
         click.echo(f"{out}:{part.split}: {len(part)} images", err=True)
 
 
 @main.command()
-@out_option("Folder that holds VOCdevkit, or will hold it.", Folder())
+@click.option("--out", **folder_options, help="Folder that holds VOCdevkit, or will hold it.")
 @click.option(
     "--set",
     "sets",
@@ -231,11 +230,12 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 
 @main.command(cls=FromSettings)
 @data_argument
-@out_option("Folder of the run.", Folder())
+@click.option("--out", **folder_options, help="Folder of the run.")
 @click.option("--val", type=Data(), multiple=True, metavar="DATA", help="Data to measure mAP on.")
 @click.option(
     "--val-fraction",
-    type=Share(min_open=True, max_open=True),
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    callback=number,
     help="Hold back this part of DATA and measure mAP on it, where there is no other set.",
 )
 @architecture_options
@@ -418,7 +418,9 @@ def evaluate_(
     is_flag=True,
     help="Leave out images that are already in --out and in --json, which must be a .jsonl file.",
 )
-@click.option("--score", type=Share(), default=0.5, help="Lowest score shown.")
+@click.option(
+    "--score", type=click.FloatRange(0, 1), callback=number, default=0.5, help="Lowest score shown."
+)
 @click.option("--half", is_flag=True, help="Compute in half precision, for GPUs.")
 @batch_option
 @click.option(
@@ -478,7 +480,7 @@ def detect(
 
 @main.command()
 @model_argument
-@out_option("The file, FILE.onnx.", FileOf(".onnx"))
+@click.option("--out", required=True, type=FileOf(".onnx"), help="The file, FILE.onnx.")
 @click.option("--nms", is_flag=True, help="From 8-bit images of any size to detections.")
 def export(model: str, out: str, nms: bool) -> None:
     """Write MODEL as ONNX (opset 18), for programs without PyTorch.
