@@ -53,11 +53,9 @@ class Data(click.ParamType):
     name = "data"
 
     def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, str | None]:
         """Split at the last colon that is not a Windows drive's."""
-        if isinstance(value, tuple):
-            return value
         try:
             return split_data(value)
         except ValueError as error:
@@ -82,18 +80,15 @@ class FromSettings(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own parameters, then the fields, ``--help`` last."""
+        from ssd_annotated.training.settings import Settings
+
+        types, paper = get_type_hints(Settings), Settings()
+        fields = [_settings_option(name, types[name], getattr(paper, name)) for name in SETTINGS]
         *own, help_option = super().get_params(ctx)
-        return [*own, *_settings_options(), help_option]
+        return [*own, *fields, help_option]
 
 
-@cache
-def _settings_options() -> list[click.Option]:
-    from ssd_annotated.training.settings import Settings
-
-    types, paper = get_type_hints(Settings), Settings()
-    return [_settings_option(name, types[name], getattr(paper, name)) for name in SETTINGS]
-
-
+@cache  # click asks several times and compares what it gets
 def _settings_option(name: str, kind: object, default: object) -> click.Option:
     """The option of a field; its value is None if it is not given: then ``--settings`` decides."""
     flag, help_ = f"--{name.replace('_', '-')}", SETTINGS[name]
