@@ -214,12 +214,13 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     from ssd_annotated.data.survey import survey, survey_table
     from ssd_annotated.priors import make_priors
 
-    priors = make_priors(building.choose_priors(**architecture))
+    side, specs = building.choose_specs(**architecture)
+    priors = make_priors(specs[side])
     dataset = building.open_data(data, "all", on_bad="skip")
     found = survey(dataset, priors)
     click.echo("\n".join(dataset.understood) + "\n")
     click.echo(survey_table(found))
-    click.echo("\n" + outlook(dataset, *building.choose_specs(**architecture)))
+    click.echo("\n" + outlook(dataset, side, specs))
     if figure:
         from ssd_annotated.app.figures import draw_survey
 
@@ -365,9 +366,8 @@ def evaluate_(
     gallery: str | None,
     workers: int,
     batch_size: int,
-    on_bad: str,
-    crowds: str,
     device: str | None,
+    **reading: str,
 ) -> None:
     """Measure MODEL on DATA (by default the set "test"): average precision of every class.
 
@@ -382,7 +382,7 @@ def evaluate_(
         need("pycocotools", "coco", "--coco")  # asked now, not after all images
     network = building.open_model(model, device)
     names = network.recipe.class_names
-    dataset = building.open_data(data, "test", on_bad, names, crowds)
+    dataset = building.open_data(data, "test", class_names=names, **reading)
     report_problems(dataset)
     building.refuse_without_objects(dataset, "DATA")
     measured = detect_all(network, dataset, batch_size, workers, progress=True)
