@@ -4,16 +4,14 @@
 import ctypes
 import os
 import sys
-from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
+import ssd_annotated
 from ssd_annotated.app.arguments import ARCHITECTURE, MODELS, Sets, usage_errors
 from ssd_annotated.data.find import in_share
 
@@ -123,7 +121,7 @@ def choose_priors(
 
     with usage_errors():
         with torch.device("meta"):  # a network without numbers, of which only the priors are wanted
-            spec = builder(model, image_size)(2).spec.priors
+            spec = build(model, image_size, 2).spec.priors
         if smallest is None and largest is None:
             return spec
         smallest = spec.square_sizes[0][0] if smallest is None else smallest
@@ -131,11 +129,11 @@ def choose_priors(
         return rescale_priors(spec, smallest, largest)
 
 
-def builder(model: str, image_size: int | None) -> Callable:
-    """The function that builds what ``--model`` names, for images of this size or the usual one."""
-    name, usual = MODELS[model]
+def build(model: str, image_size: int | None, num_classes: int, **options: object) -> object:
+    """Build what ``--model`` names, for images of this size or the usual one."""
+    function, usual = MODELS[model]
     side = usual if image_size is None else image_size
-    return partial(getattr(import_module("ssd_annotated"), name), image_size=side)
+    return getattr(ssd_annotated, function)(num_classes, image_size=side, **options)
 
 
 def choose_specs(
@@ -198,7 +196,7 @@ def new_model(
     elif fresh and weights != "none":
         options["weights"] = "imagenet"
     with usage_errors():
-        return builder(model, sizes["image_size"])(len(class_names), **options)
+        return build(model, sizes["image_size"], len(class_names), **options)
 
 
 def model_to_go_on_from(file: str, class_names: tuple[str, ...]) -> object:

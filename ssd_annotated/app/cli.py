@@ -406,7 +406,9 @@ def evaluate_(
 @model_argument
 @click.argument("source", required=False)
 @click.option("--camera", type=click.IntRange(0), help="Use this camera instead; Ctrl-C ends it.")
-@click.option("--out", help="Draw the boxes into this folder or, for a video, this .mp4 file.")
+@click.option(
+    "--out", "drawings", help="Draw the boxes into this folder or, for a video, this .mp4 file."
+)
 @click.option(
     "--json",
     "document",
@@ -419,7 +421,12 @@ def evaluate_(
     help="Leave out images that are already in --out and in --json, which must be a .jsonl file.",
 )
 @click.option(
-    "--score", type=click.FloatRange(0, 1), callback=number, default=0.5, help="Lowest score shown."
+    "--score",
+    "score_threshold",
+    type=click.FloatRange(0, 1),
+    callback=number,
+    default=0.5,
+    help="Lowest score shown.",
 )
 @click.option("--half", is_flag=True, help="Compute in half precision, for GPUs.")
 @batch_option
@@ -434,14 +441,9 @@ def detect(
     model: str,
     source: str | None,
     camera: int | None,
-    out: str | None,
-    document: str | None,
-    skip_existing: bool,
-    score: float,
     half: bool,
-    batch_size: int,
-    on_bad: str,
     device: str | None,
+    **job: object,
 ) -> None:
     """Find objects in SOURCE (an image, a folder of images or a video) or in front of a camera.
 
@@ -456,21 +458,13 @@ def detect(
 
     if (source is None) == (camera is None):
         raise click.UsageError("give either a SOURCE or --camera")
-    if out is None and document is None:
+    if job["drawings"] is None and job["document"] is None:
         raise click.UsageError("give --out, --json or both, to keep what is found")
     moving = source is None or is_video(source)
-    building.check_outputs(moving, out, document, skip_existing)
+    building.check_outputs(moving, job["drawings"], job["document"], job["skip_existing"])
     network = building.open_model(model, device, half)
-    tally = (detect_video if moving else detect_images)(
-        network,
-        camera if source is None else source,
-        drawings=out,
-        document=document,
-        batch_size=batch_size,
-        on_bad=on_bad,
-        skip_existing=skip_existing,
-        score_threshold=score,
-    )
+    detect_them = detect_video if moving else detect_images
+    tally = detect_them(network, camera if source is None else source, **job)
     for problem in tally.problems:
         click.echo(f"left out: {problem}", err=True)
     before = f"; {tally.skipped} were done before" if tally.skipped else ""
