@@ -1,6 +1,6 @@
 """Detect on files and cameras: pictures, folders and videos in; drawings and JSON out."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -28,7 +28,6 @@ from ssd_annotated.app.writers import (
 from ssd_annotated.data.annotation import Problem
 from ssd_annotated.detection import changed, detect_stream
 from ssd_annotated.model import SSD, Recipe
-from ssd_annotated.nms import Detections
 from ssd_annotated.support.checks import check_at_least
 
 
@@ -111,14 +110,14 @@ def detect_images(model: SSD, source: str | Path, **options: object) -> Tally:
     recipe = job.recipe_for(model)
     outputs = _image_outputs(images.files, job, model.spec.architecture, recipe)
     skipped = _leave_out_done(images, job) if job.skip_existing else 0
-    counter = _Counter()
+    counts = Counter(images=0, objects=0)
     with ExitStack() as files:
-        writers = [counter, *map(files.enter_context, outputs)]
+        writers = list(map(files.enter_context, outputs))
         bar = tqdm(total=len(images), unit="image", disable=not job.progress)
-        _run(model, images, recipe, job.batch_size, writers, bar)
-        if counter.images == 0 and not skipped:
+        _run(model, images, recipe, job.batch_size, writers, bar, counts)
+        if counts["images"] == 0 and not skipped:
             raise ValueError(f"{source}: read 0 of {len(images)} images: {images.problems[0]}")
-    return Tally(counter.images, counter.objects, images.problems, skipped)
+    return Tally(**counts, problems=images.problems, skipped=skipped)
 
 
 def _leave_out_done(images: Images, job: Job) -> int:
@@ -189,19 +188,19 @@ def detect_video(
     check_at_least("frames", frames, 1)
     job = Job(**options)
     recipe = job.recipe_for(model)
-    counter = _Counter()
+    counts = Counter(images=0, objects=0)
     with Video(source, job.on_bad) as video, ExitStack() as files:
         outputs = _video_outputs(video, job, recipe.class_names)
         if not outputs and on_frame is None:
             raise ValueError("nothing to write: give drawings, a document, both, or on_frame")
-        writers = [counter, *map(files.enter_context, outputs), *filter(None, [on_frame])]
+        writers = [*map(files.enter_context, outputs), *filter(None, [on_frame])]
         bar = tqdm(total=frames or video.count, unit="frame", disable=not job.progress)
         try:
-            _run(model, islice(video, frames), recipe, job.batch_size, writers, bar)
+            _run(model, islice(video, frames), recipe, job.batch_size, writers, bar, counts)
         except KeyboardInterrupt:
-            if not (video.is_camera and counter.images):
+            if not (video.is_camera and counts["images"]):
                 raise
-    return Tally(counter.images, counter.objects, video.problems)
+    return Tally(**counts, problems=video.problems)
 
 
 def _video_outputs(video: Video, job: Job, class_names: tuple[str, ...]) -> list[Output]:
@@ -216,17 +215,6 @@ def _video_outputs(video: Video, job: Job, class_names: tuple[str, ...]) -> list
     return outputs
 
 
-class _Counter:
-    """Counts images, and objects in them."""
-
-    def __init__(self) -> None:
-        self.images, self.objects = 0, 0
-
-    def __call__(self, item: Photograph | Frame, found: Detections) -> None:  # noqa: ARG002
-        self.images += 1
-        self.objects += len(found.scores)
-
-
 def _run(
     model: SSD,
     items: Iterable[Photograph | Frame],
@@ -234,8 +222,9 @@ def _run(
     batch_size: int,
     writers: list[Writer],
     bar: tqdm,
+    counts: Counter[str],
 ) -> None:
-    """Detect on all items, and hand each with its detections to all writers, in order."""
+    """Detect on all items, count, and hand each with its detections to all writers, in order."""
     waiting: deque[Photograph | Frame] = deque()  # a batch: taken by the network, not yet written
 
     def images() -> Iterator[np.ndarray]:
@@ -246,6 +235,7 @@ def _run(
     with bar:
         for detections in detect_stream(model, images(), batch_size, **asdict(recipe)):
             item = waiting.popleft()
+            counts.update(images=1, objects=len(detections.scores))
             for write in writers:
                 write(item, detections)
             bar.update()
