@@ -45,16 +45,11 @@ def draw_gallery(mistakes: Sequence[Mistake], dataset: Dataset, file: str, most:
     """
     wrong = [mistake for mistake in mistakes if mistake.kind != "miss"]
     missed = [mistake for mistake in mistakes if mistake.kind == "miss"]
-    panels = [
-        partial(
-            plot.draw_mistake,
-            image=dataset[mistake.image][0],
-            mistake=mistake,
-            class_names=dataset.class_names,
-        )
-        for mistake in wrong[:most] + missed[:most]
-    ]
-    save_panels(panels, file)
+
+    def draw(ax: Axes, mistake: Mistake) -> None:
+        plot.draw_mistake(ax, dataset[mistake.image][0], mistake, dataset.class_names)
+
+    save_panels([partial(draw, mistake=m) for m in wrong[:most] + missed[:most]], file)
 
 
 def draw_worst(
