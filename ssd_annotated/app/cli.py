@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from ssd_annotated import __version__
-from ssd_annotated.app import building
+from ssd_annotated.app import building, reports
 from ssd_annotated.app.arguments import (
     ARCHITECTURE,
     SETTINGS,
@@ -32,14 +32,6 @@ from ssd_annotated.app.arguments import (
     number,
     on_bad_option,
     usage_errors,
-)
-from ssd_annotated.app.reports import (
-    report_coco,
-    report_mistakes,
-    report_problems,
-    report_results,
-    report_run,
-    write_json,
 )
 from ssd_annotated.support.extras import need
 
@@ -324,7 +316,7 @@ def train(
     with launched(building.choose_device(device)) as place:
         dataset, validation = building.open_sets(data, **sets)
         if rank() == 0:
-            report_problems(dataset, validation)
+            reports.report_problems(dataset, validation)
         if fit:
             new |= building.fitted_sizes(dataset, drawn, **new)
         torch.manual_seed(chosen.seed)
@@ -333,9 +325,9 @@ def train(
         seen = Augmented(dataset, drawn, network.recipe.image_size, chosen.seed)
         outcome = run(network, seen, out, chosen, validation=validation, **others)
         if rank() == 0:
-            report_run(outcome, out)
+            reports.report_run(outcome, out)
         if outcome.best is not None and outcome.stopped_by is None:
-            report_results(Path(out), validation, place, chosen)
+            reports.report_results(Path(out), validation, place, chosen)
 
 
 @main.command("evaluate")
@@ -383,7 +375,7 @@ def evaluate_(
     network = building.open_model(model, device)
     names = network.recipe.class_names
     dataset = building.open_data(data, "test", class_names=names, **reading)
-    report_problems(dataset)
+    reports.report_problems(dataset)
     building.refuse_without_objects(dataset, "DATA")
     measured = detect_all(network, dataset, batch_size, workers, progress=True)
     found = evaluate(*measured, len(names), method=method)
@@ -391,15 +383,15 @@ def evaluate_(
     ap = dict(list(zip(names, found.ap.tolist()))[1:])
     numbers = {"method": method, "images": len(dataset), "mean_ap": found.mean_ap, "ap": ap}
     if coco:
-        numbers["coco"] = report_coco(*measured, dataset)
+        numbers["coco"] = reports.report_coco(*measured, dataset)
     if document:
-        write_json(numbers, document)
+        reports.write_json(numbers, document)
     if figure:
         from ssd_annotated.app.figures import draw_curves
 
         draw_curves(found, names, figure)
     if gallery:
-        report_mistakes(*measured, dataset, names, gallery)
+        reports.report_mistakes(*measured, dataset, gallery)
 
 
 @main.command()
