@@ -83,11 +83,8 @@ def save_panels(panels: Sequence[Panel], file: str, columns: int = 4, side: floa
     columns = min(columns, len(panels)) or 1
     rows = max(-(-len(panels) // columns), 1)
     figure = Figure(figsize=(columns * side, rows * side), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, draw in zip(grid, panels):
-        draw(axes)
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
+    for number, draw in enumerate(panels, start=1):
+        draw(figure.add_subplot(rows, columns, number))
     if not panels:
         figure.suptitle("nothing to show")
     with whole(file) as partial:
