@@ -107,14 +107,13 @@ def detect_images(model: SSD, source: str | Path, **options: object) -> Tally:
     """
     job = Job(**options)
     images = Images(source, job.on_bad)
-    recipe = job.recipe_for(model)
-    outputs = _image_outputs(images.files, job, model.spec.architecture, recipe)
+    outputs = _image_outputs(images.files, job, model)
     skipped = _leave_out_done(images, job) if job.skip_existing else 0
     counts = Counter(images=0, objects=0)
     with ExitStack() as files:
         writers = list(map(files.enter_context, outputs))
         bar = tqdm(total=len(images), unit="image", disable=not job.progress)
-        _run(model, images, recipe, job.batch_size, writers, bar, counts)
+        _run(model, images, job, writers, bar, counts)
         if counts["images"] == 0 and not skipped:
             raise ValueError(f"{source}: read 0 of {len(images)} images: {images.problems[0]}")
     return Tally(**counts, problems=images.problems, skipped=skipped)
@@ -122,20 +121,18 @@ def detect_images(model: SSD, source: str | Path, **options: object) -> Tally:
 
 def _leave_out_done(images: Images, job: Job) -> int:
     """Leave out the images of which all outputs are there; return how many they are."""
-    listed = None if job.document is None else read_lines(Path(job.document))[0]
-
-    def is_done(file: Path) -> bool:
-        drawn = job.drawings is None or Path(job.drawings, file.name).exists()
-        return drawn and (listed is None or file.name in listed)
-
-    left = [file for file in images.files if not is_done(file)]
-    done, images.files = len(images) - len(left), left
-    return done
+    done = {file.name for file in images.files}
+    if job.drawings is not None:
+        done = {name for name in done if Path(job.drawings, name).exists()}
+    if job.document is not None:
+        done &= read_lines(Path(job.document))[0]
+    images.files = [file for file in images.files if file.name not in done]
+    return len(done)
 
 
-def _image_outputs(files: list[Path], job: Job, architecture: str, recipe: Recipe) -> list[Output]:
+def _image_outputs(files: list[Path], job: Job, model: SSD) -> list[Output]:
     """The outputs of `detect_images`, checked but not yet open."""
-    inputs, outputs = identities(files), []
+    recipe, inputs, outputs = job.recipe_for(model), identities(files), []
     if job.drawings is not None:
         for file in files:
             check_target(Path(job.drawings) / file.name, file.suffix, inputs)
@@ -148,7 +145,8 @@ def _image_outputs(files: list[Path], job: Job, architecture: str, recipe: Recip
         path = check_target(Path(job.document), ".json", inputs)
         if job.skip_existing:
             raise ValueError(f"{path}: only a .jsonl file can be continued")
-        outputs.append(json_document(path, describe(architecture, recipe), recipe.class_names))
+        about = describe(model.spec.architecture, recipe)
+        outputs.append(json_document(path, about, recipe.class_names))
     if not outputs:
         raise ValueError("nothing to write: give drawings, a document, or both")
     return outputs
@@ -187,16 +185,15 @@ def detect_video(
     """
     check_at_least("frames", frames, 1)
     job = Job(**options)
-    recipe = job.recipe_for(model)
     counts = Counter(images=0, objects=0)
     with Video(source, job.on_bad) as video, ExitStack() as files:
-        outputs = _video_outputs(video, job, recipe.class_names)
+        outputs = _video_outputs(video, job, job.recipe_for(model).class_names)
         if not outputs and on_frame is None:
             raise ValueError("nothing to write: give drawings, a document, both, or on_frame")
         writers = [*map(files.enter_context, outputs), *filter(None, [on_frame])]
         bar = tqdm(total=frames or video.count, unit="frame", disable=not job.progress)
         try:
-            _run(model, islice(video, frames), recipe, job.batch_size, writers, bar, counts)
+            _run(model, islice(video, frames), job, writers, bar, counts)
         except KeyboardInterrupt:
             if not (video.is_camera and counts["images"]):
                 raise
@@ -218,13 +215,13 @@ def _video_outputs(video: Video, job: Job, class_names: tuple[str, ...]) -> list
 def _run(
     model: SSD,
     items: Iterable[Photograph | Frame],
-    recipe: Recipe,
-    batch_size: int,
+    job: Job,
     writers: list[Writer],
     bar: tqdm,
     counts: Counter[str],
 ) -> None:
     """Detect on all items, count, and hand each with its detections to all writers, in order."""
+    recipe = asdict(job.recipe_for(model))
     waiting: deque[Photograph | Frame] = deque()  # a batch: taken by the network, not yet written
 
     def images() -> Iterator[np.ndarray]:
@@ -233,7 +230,7 @@ def _run(
             yield item.image
 
     with bar:
-        for detections in detect_stream(model, images(), batch_size, **asdict(recipe)):
+        for detections in detect_stream(model, images(), job.batch_size, **recipe):
             item = waiting.popleft()
             counts.update(images=1, objects=len(detections.scores))
             for write in writers:
