@@ -82,13 +82,11 @@ def refuse_without_objects(dataset: object, what: str) -> None:
 
 def open_model(name: str, device: str | None, half: bool = False) -> object:
     """Load the model of a file, or the one that ships with the package under this name."""
-    path = Path(name)
-    if path.exists() or path.suffix or path.name != name:
-        model = load_file(name)
-    else:
-        from ssd_annotated.checkpoint import pretrained
+    from ssd_annotated.checkpoint import pretrained
 
-        model = pretrained(name)
+    path = Path(name)
+    is_path = path.exists() or path.suffix or path.name != name
+    model = load_file(name) if is_path else pretrained(name)
     return (model.half() if half else model).to(choose_device(device))
 
 
