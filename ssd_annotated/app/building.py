@@ -248,7 +248,7 @@ def choose_augmentation(
     return replace(AUGMENTATIONS[name], **changes)
 
 
-# --- Where to write -------------------------------------------------------------------------------
+# --- Outputs, and the machine ---------------------------------------------------------------------
 
 
 def check_outputs(moving: bool, out: str | None, document: str | None, resume: bool) -> None:
@@ -269,9 +269,6 @@ def check_outputs(moving: bool, out: str | None, document: str | None, resume: b
         raise click.UsageError(
             f"--out {out}: images are drawn into a folder, under their own names"
         )
-
-
-# --- The machine ----------------------------------------------------------------------------------
 
 
 def choose_device(device: str | None) -> object:

@@ -170,8 +170,7 @@ def _whole_way(model: SSD, opset: int) -> "ModelProto":
 def _exportable(model: SSD) -> SSD:
     """A copy in single precision and eval mode, of operators that can be exported."""
     plain = copy.deepcopy(model).cpu().float().eval()
-    for parent in list(plain.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.AdaptiveMaxPool2d) and child.output_size == 1:
-                parent.register_module(name, GlobalMax())
+    for name, part in list(plain.named_modules()):
+        if isinstance(part, nn.AdaptiveMaxPool2d) and part.output_size == 1:
+            plain.set_submodule(name, GlobalMax())
     return plain

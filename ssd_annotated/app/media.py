@@ -1,7 +1,4 @@
-"""Photographs, videos and cameras, read one image at a time.
-
-An unreadable file raises an error that names it or, if asked for, is left out and listed.
-"""
+"""Photographs, videos and cameras, read one image at a time."""
 
 import time
 from collections.abc import Iterator
