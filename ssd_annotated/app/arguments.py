@@ -121,7 +121,7 @@ def number(_context: click.Context, option: click.Option, value: float | None) -
     return value
 
 
-def named(_context: click.Context, _option: click.Option, folder: str) -> str:
+def named(_context: click.Context, _option: click.Option, folder: str | None) -> str | None:
     """Refuse "", which click takes for the folder that the user is in."""
     if folder == "":
         raise click.BadParameter("'' names no folder")

@@ -29,6 +29,7 @@ from ssd_annotated.app.arguments import (
     figure_options,
     folder_options,
     model_argument,
+    named,
     number,
     on_bad_option,
     usage_errors,
@@ -399,7 +400,10 @@ def evaluate_(
 @click.argument("source", required=False)
 @click.option("--camera", type=click.IntRange(0), help="Use this camera instead; Ctrl-C ends it.")
 @click.option(
-    "--out", "drawings", help="Draw the boxes into this folder or, for a video, this .mp4 file."
+    "--out",
+    "drawings",
+    callback=named,
+    help="Draw the boxes into this folder or, for a video, this .mp4 file.",
 )
 @click.option(
     "--json",
