@@ -57,9 +57,8 @@ def draw_worst(
     targets: Sequence[dict[str, Tensor]],
     dataset: Dataset,
     file: str,
-    most: int = 10,
 ) -> None:
-    """Draw the images with most mistakes, with their objects and what was found."""
+    """Draw the ten images with most mistakes, with their objects and what was found."""
     names = dataset.class_names
     mistakes = find_mistakes(list(detections), list(targets), len(names))
     counts = Counter(mistake.image for mistake in mistakes)
@@ -70,7 +69,7 @@ def draw_worst(
         plot.draw_detections(ax, detections[image], names)
         ax.set_title(f"{counts[image]} mistakes")
 
-    panels = [partial(draw, image=image) for image, _ in counts.most_common(most)]
+    panels = [partial(draw, image=image) for image, _ in counts.most_common(10)]
     save_panels(panels, file, columns=5)
 
 
