@@ -66,8 +66,7 @@ def hold_back(dataset: object, fraction: float) -> tuple[object, object]:
         raise click.UsageError(f"--val-fraction {fraction:g} leaves one side without images")
     rest, held = copy(dataset), copy(dataset)
     rest.records, held.records = parts
-    held.problems = []  # these and the notes on the folder are reported once
-    held.understood, held.said = [], []
+    held.understood, held.said, held.problems = [], [], []  # they are reported once
     return rest, held
 
 
