@@ -1138,6 +1138,7 @@ def test_detect_in_half_precision(detected):
         (["a.jpg", "--out", "b.jpg"], "--out b.jpg: images are drawn into a folder, under their"),
         (["here", "--out", "b.mp4"], "--out b.mp4: images are drawn into a folder, under their"),
         (["here", "--out", __file__], "images are drawn into a folder, under their own names"),
+        (["here", "--out", ""], "'' names no folder"),
     ],
 )
 def test_detect_must_know_from_where_to_where(detected, options, message):

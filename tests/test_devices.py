@@ -315,7 +315,6 @@ CALLS = {
     "matching.match_priors": lambda: matching.match_priors(PRIORS, BOXES[:3]),
     "matching.bipartite_match": lambda: matching.bipartite_match(BOXES[:3]),
     "app.writers.entry": lambda: [writers.entry(item, FOUND, NAMES) for item in (FILE, FRAME)],
-    "app.writers.found_plainly": lambda: writers.found_plainly(PHOTO, FOUND, NAMES),
     "app.writers.json_document": lambda: write(
         writers.json_document(Path("a.json"), {}, NAMES), FILE
     ),

@@ -53,11 +53,9 @@ class Data(click.ParamType):
     name = "data"
 
     def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, str | None]:
         """Split at the last colon that is not a Windows drive's."""
-        if isinstance(value, tuple):
-            return value
         try:
             return split_data(value)
         except ValueError as error:
@@ -82,18 +80,15 @@ class FromSettings(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own parameters, then the fields, ``--help`` last."""
+        from ssd_annotated.training.settings import Settings
+
+        types, paper = get_type_hints(Settings), Settings()
+        fields = [_settings_option(name, types[name], getattr(paper, name)) for name in SETTINGS]
         *own, help_option = super().get_params(ctx)
-        return [*own, *_settings_options(), help_option]
+        return [*own, *fields, help_option]
 
 
-@cache
-def _settings_options() -> list[click.Option]:
-    from ssd_annotated.training.settings import Settings
-
-    types, paper = get_type_hints(Settings), Settings()
-    return [_settings_option(name, types[name], getattr(paper, name)) for name in SETTINGS]
-
-
+@cache  # click asks several times and compares what it gets
 def _settings_option(name: str, kind: object, default: object) -> click.Option:
     """The option of a field; its value is None if it is not given: then ``--settings`` decides."""
     flag, help_ = f"--{name.replace('_', '-')}", SETTINGS[name]
@@ -119,38 +114,23 @@ class FileOf(click.Path):
         return super().convert(value, param, ctx)
 
 
-class Share(click.FloatRange):
-    """A number between 0 and 1; NaN, which click lets through, is refused."""
+def number(_context: click.Context, option: click.Option, value: float | None) -> float | None:
+    """Refuse NaN, which click takes to lie in every range."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter(f"nan is not in the range {option.type._describe_range()}.")
+    return value
 
-    def __init__(self, **ends: bool) -> None:
-        super().__init__(0, 1, **ends)
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """The number itself."""
-        number = super().convert(value, param, ctx)
-        if math.isnan(number):
-            self.fail(f"nan is not in the range {self._describe_range()}.", param, ctx)
-        return number
+def named(_context: click.Context, _option: click.Option, folder: str | None) -> str | None:
+    """Refuse "", which click takes for the folder that the user is in."""
+    if folder == "":
+        raise click.BadParameter("'' names no folder")
+    return folder
 
 
 def missing_for_figures() -> list[str]:
     """The packages that figures need and that are not installed."""
     return [name for name in ("matplotlib", "seaborn") if find_spec(name) is None]
-
-
-class Folder(click.Path):
-    """A folder to write into; click takes "" for the one that the user is in."""
-
-    def __init__(self, **options: object) -> None:
-        super().__init__(file_okay=False, **options)
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context) -> object:
-        """The path; an empty one is refused."""
-        if value == "":
-            self.fail("'' names no folder", param, ctx)
-        return super().convert(value, param, ctx)
 
 
 def drawable(_context: click.Context, _option: click.Option, file: str | None) -> str | None:
@@ -173,13 +153,9 @@ def usage_errors() -> Iterator[None]:
 # --- Options that several commands have -----------------------------------------------------------
 
 
-def out_option(help_: str, type_: click.ParamType) -> Callable:
-    """``--out``, where a command writes; every command that must write has this option."""
-    return click.option("--out", required=True, type=type_, help=help_)
-
-
 data_argument = click.argument("data", nargs=-1, required=True, type=Data(), metavar="DATA...")
 model_argument = click.argument("model", metavar="MODEL")
+folder_options = {"type": click.Path(file_okay=False), "callback": named, "required": True}
 figure_options = {"type": FileOf(".pdf", ".png", ".svg"), "callback": drawable}
 on_bad_option = click.option(
     "--on-bad",

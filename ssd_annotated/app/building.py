@@ -4,16 +4,14 @@
 import ctypes
 import os
 import sys
-from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
+import ssd_annotated
 from ssd_annotated.app.arguments import ARCHITECTURE, MODELS, Sets, usage_errors
 from ssd_annotated.data.find import in_share
 
@@ -29,19 +27,12 @@ def say(words: str) -> None:
 # --- Data -----------------------------------------------------------------------------------------
 
 
-def open_data(
-    sets: Sets,
-    image_set: str,
-    on_bad: str,
-    class_names: tuple[str, ...] | None = None,
-    crowds: str = "ignore",
-) -> object:
-    """Open the data set that DATA arguments name; where they name no set, `image_set`."""
+def open_data(sets: Sets, wanted: str, **options: object) -> object:
+    """Open the data set that DATA arguments name; where they name no set, the one `wanted`."""
     from ssd_annotated.data import folder
 
-    options = {"class_names": class_names, "on_bad": on_bad, "crowds": crowds}
     try:
-        return folder.open_data(*sets, wanted=image_set, **options)
+        return folder.open_data(*sets, wanted=wanted, **options)
     except ValueError as error:
         # Class names can be given only in Python.
         advice = "annotate some, or choose a set that has some (ROOT:SET)"
@@ -49,15 +40,16 @@ def open_data(
 
 
 def open_sets(
-    data: Sets, val: Sets, val_fraction: float | None, on_bad: str, crowds: str
+    data: Sets, val: Sets, val_fraction: float | None, **options: str
 ) -> tuple[object, object | None]:
     """The data set to train on and, if one was asked for, the data set to validate on."""
     if val and val_fraction is not None:
         raise click.UsageError("give either --val or --val-fraction")
-    dataset, validation = open_data(data, "train", on_bad, crowds=crowds), None
-    refuse_without_training(dataset)
+    dataset, validation = open_data(data, "train", **options), None
+    if all(record.crowd.all() for record in dataset.records):
+        raise click.UsageError(f"DATA: no object to train on in {len(dataset)} images")
     if val:
-        validation = open_data(val, "val", on_bad, dataset.class_names, crowds)
+        validation = open_data(val, "val", class_names=dataset.class_names, **options)
         refuse_without_objects(validation, "--val")
     elif val_fraction is not None:
         dataset, validation = hold_back(dataset, val_fraction)
@@ -74,15 +66,8 @@ def hold_back(dataset: object, fraction: float) -> tuple[object, object]:
         raise click.UsageError(f"--val-fraction {fraction:g} leaves one side without images")
     rest, held = copy(dataset), copy(dataset)
     rest.records, held.records = parts
-    held.problems = []  # these and the notes on the folder are reported once
-    held.understood, held.said = [], []
+    held.understood, held.said, held.problems = [], [], []  # they are reported once
     return rest, held
-
-
-def refuse_without_training(dataset: object) -> None:
-    """Refuse a set that teaches nothing, before anything is computed."""
-    if all(record.crowd.all() for record in dataset.records):
-        raise click.UsageError(f"DATA: no object to train on in {len(dataset)} images")
 
 
 def refuse_without_objects(dataset: object, what: str) -> None:
@@ -96,13 +81,11 @@ def refuse_without_objects(dataset: object, what: str) -> None:
 
 def open_model(name: str, device: str | None, half: bool = False) -> object:
     """Load the model of a file, or the one that ships with the package under this name."""
-    from_file = Path(name).exists() or Path(name).suffix or Path(name).name != name
-    if from_file:
-        model = load_file(name)
-    else:
-        from ssd_annotated.checkpoint import pretrained
+    from ssd_annotated.checkpoint import pretrained
 
-        model = pretrained(name)
+    path = Path(name)
+    is_path = path.exists() or path.suffix or path.name != name
+    model = load_file(name) if is_path else pretrained(name)
     return (model.half() if half else model).to(choose_device(device))
 
 
@@ -126,7 +109,7 @@ def load_file(file: str) -> object:
 
 
 def choose_priors(
-    model: str, image_size: int | None, smallest: float | None, largest: float | None
+    model: str, image_size: int | None, smallest: float | None = None, largest: float | None = None
 ) -> object:
     """The priors of an architecture, spread over other sizes if some are given."""
     import torch
@@ -135,32 +118,29 @@ def choose_priors(
 
     with usage_errors():
         with torch.device("meta"):  # a network without numbers, of which only the priors are wanted
-            spec = builder(model, image_size)(2).spec.priors
+            spec = build(model, image_size, 2).spec.priors
         if smallest is None and largest is None:
             return spec
-        first, last = spec.square_sizes[0][0], spec.square_sizes[-1][0]
-        return rescale_priors(
-            spec, first if smallest is None else smallest, last if largest is None else largest
-        )
+        smallest = spec.square_sizes[0][0] if smallest is None else smallest
+        largest = spec.square_sizes[-1][0] if largest is None else largest
+        return rescale_priors(spec, smallest, largest)
 
 
-def builder(model: str, image_size: int | None) -> Callable:
-    """The function that builds what ``--model`` names, for images of this size or the usual one."""
-    name, side = MODELS[model]
-    return partial(
-        getattr(import_module("ssd_annotated"), name),
-        image_size=side if image_size is None else image_size,
-    )
+def build(model: str, image_size: int | None, num_classes: int, **options: object) -> object:
+    """Build what ``--model`` names, for images of this size or the usual one."""
+    function, usual = MODELS[model]
+    side = usual if image_size is None else image_size
+    return getattr(ssd_annotated, function)(num_classes, image_size=side, **options)
 
 
 def choose_specs(
     model: str, image_size: int | None, **sizes: float | None
 ) -> tuple[int, dict[int, object]]:
     """The side of an architecture's images, and the priors at this side and at larger ones."""
-    spec = choose_priors(model, image_size, **sizes)
     side = MODELS[model][1] if image_size is None else image_size
     larger = [s for s in range(192, 641, 64) if s > side and model == "tiny"]
-    return side, {side: spec, **{s: choose_priors(model, s, None, None) for s in larger}}
+    specs = {side: choose_priors(model, side, **sizes)}
+    return side, specs | {s: choose_priors(model, s) for s in larger}
 
 
 def will_fit_priors(wanted: bool | None, settings: str, new: dict[str, object]) -> bool:
@@ -180,7 +160,7 @@ def fitted_sizes(dataset: object, augmentation: object, **new: object) -> dict[s
     """The sizes of priors that fit a data set as its augmentation shows it, which are printed."""
     from ssd_annotated.data.fit import fit_priors, seen_targets
 
-    spec = choose_priors(new["model"], new["image_size"], None, None)
+    spec = choose_priors(new["model"], new["image_size"])
     smallest, largest = fit_priors(spec, seen_targets(dataset, augmentation))
     say(f"priors: --smallest {smallest} --largest {largest}")
     return {"smallest": smallest, "largest": largest}
@@ -213,7 +193,7 @@ def new_model(
     elif fresh and weights != "none":
         options["weights"] = "imagenet"
     with usage_errors():
-        return builder(model, sizes["image_size"])(len(class_names), **options)
+        return build(model, sizes["image_size"], len(class_names), **options)
 
 
 def model_to_go_on_from(file: str, class_names: tuple[str, ...]) -> object:
@@ -267,7 +247,7 @@ def choose_augmentation(
     return replace(AUGMENTATIONS[name], **changes)
 
 
-# --- Where to write -------------------------------------------------------------------------------
+# --- Outputs, and the machine ---------------------------------------------------------------------
 
 
 def check_outputs(moving: bool, out: str | None, document: str | None, resume: bool) -> None:
@@ -288,9 +268,6 @@ def check_outputs(moving: bool, out: str | None, document: str | None, resume: b
         raise click.UsageError(
             f"--out {out}: images are drawn into a folder, under their own names"
         )
-
-
-# --- The machine ----------------------------------------------------------------------------------
 
 
 def choose_device(device: str | None) -> object:

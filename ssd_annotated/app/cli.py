@@ -12,35 +12,27 @@ from pathlib import Path
 import click
 
 from ssd_annotated import __version__
-from ssd_annotated.app import building
+from ssd_annotated.app import building, reports
 from ssd_annotated.app.arguments import (
     ARCHITECTURE,
     SETTINGS,
     Data,
     FileOf,
-    Folder,
     FromSettings,
     KeyOf,
     Sets,
-    Share,
     architecture_options,
     batch_option,
     crowds_option,
     data_argument,
     device_option,
     figure_options,
+    folder_options,
     model_argument,
+    named,
+    number,
     on_bad_option,
-    out_option,
     usage_errors,
-)
-from ssd_annotated.app.reports import (
-    report_coco,
-    report_mistakes,
-    report_problems,
-    report_results,
-    report_run,
-    write_json,
 )
 from ssd_annotated.support.extras import need
 
@@ -61,14 +53,6 @@ ARCHIVES = ("2007:trainval", "2012:trainval", "2007:test")
 # --- How it fails ---------------------------------------------------------------------------------
 
 
-class Failure(click.ClickException):
-    """The run failed for a reason that the user can fix: a message, and exit status 1."""
-
-    def show(self, file: object = None) -> None:
-        """Print the message to stderr."""
-        click.echo(f"error: {self.message}", err=True, file=file)
-
-
 class Commands(click.Group):
     """A group of commands that turns the package's errors into messages and exit statuses."""
 
@@ -84,7 +68,8 @@ class Commands(click.Group):
         except Exception as error:
             if ctx.params["traceback"] or not _can_be_mended(error):
                 raise
-            raise Failure(_message(error)) from error
+            click.echo(f"error: {_message(error)}", err=True)
+            ctx.exit(1)
 
 
 def _can_be_mended(error: Exception) -> bool:
@@ -146,7 +131,7 @@ def main(traceback: bool) -> None:  # noqa: ARG001 (read by `Commands.invoke`)
 
 
 @main.command()
-@out_option("Folder of the data set.", Folder(path_type=Path))
+@click.option("--out", **folder_options, help="Folder of the data set.")
 @click.option("--train", type=SCENES, default=1000, help="Number of training scenes.")
 @click.option("--test", type=SCENES, default=200, help="Number of test scenes.")
 @click.option(
@@ -157,7 +142,7 @@ def main(traceback: bool) -> None:  # noqa: ARG001 (read by `Commands.invoke`)
 )
 @click.option("--image-size", default=128, help="Side of an image in pixels.")
 @click.option("--seed", default=0, help="Another seed gives other scenes.")
-def graffiti(out: Path, train: int, test: int, variant: str, image_size: int, seed: int) -> None:
+def graffiti(out: str, train: int, test: int, variant: str, image_size: int, seed: int) -> None:
     """Write the graffiti digits into a folder, in the layout of PASCAL VOC.
 
     A data set to try things with: real handwriting on real photographs. Every box is exact.
@@ -174,12 +159,12 @@ def graffiti(out: Path, train: int, test: int, variant: str, image_size: int, se
             for split, length in (("train", train), ("test", test))
         ]
     for part in scenes:
-        export_voc(part, out)
+        export_voc(part, Path(out))
         click.echo(f"{out}:{part.split}: {len(part)} images", err=True)
 
 
 @main.command()
-@out_option("Folder that holds VOCdevkit, or will hold it.", Folder())
+@click.option("--out", **folder_options, help="Folder that holds VOCdevkit, or will hold it.")
 @click.option(
     "--set",
     "sets",
@@ -222,12 +207,13 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
     from ssd_annotated.data.survey import survey, survey_table
     from ssd_annotated.priors import make_priors
 
-    priors = make_priors(building.choose_priors(**architecture))
+    side, specs = building.choose_specs(**architecture)
+    priors = make_priors(specs[side])
     dataset = building.open_data(data, "all", on_bad="skip")
     found = survey(dataset, priors)
     click.echo("\n".join(dataset.understood) + "\n")
     click.echo(survey_table(found))
-    click.echo("\n" + outlook(dataset, *building.choose_specs(**architecture)))
+    click.echo("\n" + outlook(dataset, side, specs))
     if figure:
         from ssd_annotated.app.figures import draw_survey
 
@@ -238,11 +224,12 @@ def check(data: Sets, figure: str | None, **architecture: str | float | None) ->
 
 @main.command(cls=FromSettings)
 @data_argument
-@out_option("Folder of the run.", Folder())
+@click.option("--out", **folder_options, help="Folder of the run.")
 @click.option("--val", type=Data(), multiple=True, metavar="DATA", help="Data to measure mAP on.")
 @click.option(
     "--val-fraction",
-    type=Share(min_open=True, max_open=True),
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    callback=number,
     help="Hold back this part of DATA and measure mAP on it, where there is no other set.",
 )
 @architecture_options
@@ -330,7 +317,7 @@ def train(
     with launched(building.choose_device(device)) as place:
         dataset, validation = building.open_sets(data, **sets)
         if rank() == 0:
-            report_problems(dataset, validation)
+            reports.report_problems(dataset, validation)
         if fit:
             new |= building.fitted_sizes(dataset, drawn, **new)
         torch.manual_seed(chosen.seed)
@@ -339,9 +326,9 @@ def train(
         seen = Augmented(dataset, drawn, network.recipe.image_size, chosen.seed)
         outcome = run(network, seen, out, chosen, validation=validation, **others)
         if rank() == 0:
-            report_run(outcome, out)
+            reports.report_run(outcome, out)
         if outcome.best is not None and outcome.stopped_by is None:
-            report_results(Path(out), validation, place, chosen)
+            reports.report_results(Path(out), validation, place, chosen)
 
 
 @main.command("evaluate")
@@ -372,9 +359,8 @@ def evaluate_(
     gallery: str | None,
     workers: int,
     batch_size: int,
-    on_bad: str,
-    crowds: str,
     device: str | None,
+    **reading: str,
 ) -> None:
     """Measure MODEL on DATA (by default the set "test"): average precision of every class.
 
@@ -389,8 +375,8 @@ def evaluate_(
         need("pycocotools", "coco", "--coco")  # asked now, not after all images
     network = building.open_model(model, device)
     names = network.recipe.class_names
-    dataset = building.open_data(data, "test", on_bad, names, crowds)
-    report_problems(dataset)
+    dataset = building.open_data(data, "test", class_names=names, **reading)
+    reports.report_problems(dataset)
     building.refuse_without_objects(dataset, "DATA")
     measured = detect_all(network, dataset, batch_size, workers, progress=True)
     found = evaluate(*measured, len(names), method=method)
@@ -398,22 +384,27 @@ def evaluate_(
     ap = dict(list(zip(names, found.ap.tolist()))[1:])
     numbers = {"method": method, "images": len(dataset), "mean_ap": found.mean_ap, "ap": ap}
     if coco:
-        numbers["coco"] = report_coco(*measured, dataset)
+        numbers["coco"] = reports.report_coco(*measured, dataset)
     if document:
-        write_json(numbers, document)
+        reports.write_json(numbers, document)
     if figure:
         from ssd_annotated.app.figures import draw_curves
 
         draw_curves(found, names, figure)
     if gallery:
-        report_mistakes(*measured, dataset, names, gallery)
+        reports.report_mistakes(*measured, dataset, gallery)
 
 
 @main.command()
 @model_argument
 @click.argument("source", required=False)
 @click.option("--camera", type=click.IntRange(0), help="Use this camera instead; Ctrl-C ends it.")
-@click.option("--out", help="Draw the boxes into this folder or, for a video, this .mp4 file.")
+@click.option(
+    "--out",
+    "drawings",
+    callback=named,
+    help="Draw the boxes into this folder or, for a video, this .mp4 file.",
+)
 @click.option(
     "--json",
     "document",
@@ -425,7 +416,14 @@ def evaluate_(
     is_flag=True,
     help="Leave out images that are already in --out and in --json, which must be a .jsonl file.",
 )
-@click.option("--score", type=Share(), default=0.5, help="Lowest score shown.")
+@click.option(
+    "--score",
+    "score_threshold",
+    type=click.FloatRange(0, 1),
+    callback=number,
+    default=0.5,
+    help="Lowest score shown.",
+)
 @click.option("--half", is_flag=True, help="Compute in half precision, for GPUs.")
 @batch_option
 @click.option(
@@ -439,14 +437,9 @@ def detect(
     model: str,
     source: str | None,
     camera: int | None,
-    out: str | None,
-    document: str | None,
-    skip_existing: bool,
-    score: float,
     half: bool,
-    batch_size: int,
-    on_bad: str,
     device: str | None,
+    **job: object,
 ) -> None:
     """Find objects in SOURCE (an image, a folder of images or a video) or in front of a camera.
 
@@ -461,21 +454,13 @@ def detect(
 
     if (source is None) == (camera is None):
         raise click.UsageError("give either a SOURCE or --camera")
-    if out is None and document is None:
+    if job["drawings"] is None and job["document"] is None:
         raise click.UsageError("give --out, --json or both, to keep what is found")
     moving = source is None or is_video(source)
-    building.check_outputs(moving, out, document, skip_existing)
+    building.check_outputs(moving, job["drawings"], job["document"], job["skip_existing"])
     network = building.open_model(model, device, half)
-    tally = (detect_video if moving else detect_images)(
-        network,
-        camera if source is None else source,
-        drawings=out,
-        document=document,
-        batch_size=batch_size,
-        on_bad=on_bad,
-        skip_existing=skip_existing,
-        score_threshold=score,
-    )
+    detect_them = detect_video if moving else detect_images
+    tally = detect_them(network, camera if source is None else source, **job)
     for problem in tally.problems:
         click.echo(f"left out: {problem}", err=True)
     before = f"; {tally.skipped} were done before" if tally.skipped else ""
@@ -485,7 +470,7 @@ def detect(
 
 @main.command()
 @model_argument
-@out_option("The file, FILE.onnx.", FileOf(".onnx"))
+@click.option("--out", required=True, type=FileOf(".onnx"), help="The file, FILE.onnx.")
 @click.option("--nms", is_flag=True, help="From 8-bit images of any size to detections.")
 def export(model: str, out: str, nms: bool) -> None:
     """Write MODEL as ONNX (opset 18), for programs without PyTorch.

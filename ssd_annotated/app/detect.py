@@ -1,6 +1,6 @@
 """Detect on files and cameras: pictures, folders and videos in; drawings and JSON out."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -28,7 +28,6 @@ from ssd_annotated.app.writers import (
 from ssd_annotated.data.annotation import Problem
 from ssd_annotated.detection import changed, detect_stream
 from ssd_annotated.model import SSD, Recipe
-from ssd_annotated.nms import Detections
 from ssd_annotated.support.checks import check_at_least
 
 
@@ -108,35 +107,32 @@ def detect_images(model: SSD, source: str | Path, **options: object) -> Tally:
     """
     job = Job(**options)
     images = Images(source, job.on_bad)
-    recipe = job.recipe_for(model)
-    outputs = _image_outputs(images.files, job, model.spec.architecture, recipe)
+    outputs = _image_outputs(images.files, job, model)
     skipped = _leave_out_done(images, job) if job.skip_existing else 0
-    counter = _Counter()
+    counts = Counter(images=0, objects=0)
     with ExitStack() as files:
-        writers = [counter, *map(files.enter_context, outputs)]
+        writers = list(map(files.enter_context, outputs))
         bar = tqdm(total=len(images), unit="image", disable=not job.progress)
-        _run(model, images, recipe, job.batch_size, writers, bar)
-        if counter.images == 0 and not skipped:
+        _run(model, images, job, writers, bar, counts)
+        if counts["images"] == 0 and not skipped:
             raise ValueError(f"{source}: read 0 of {len(images)} images: {images.problems[0]}")
-    return Tally(counter.images, counter.objects, images.problems, skipped)
+    return Tally(**counts, problems=images.problems, skipped=skipped)
 
 
 def _leave_out_done(images: Images, job: Job) -> int:
     """Leave out the images of which all outputs are there; return how many they are."""
-    listed = None if job.document is None else read_lines(Path(job.document))[0]
-
-    def is_done(file: Path) -> bool:
-        drawn = job.drawings is None or Path(job.drawings, file.name).exists()
-        return drawn and (listed is None or file.name in listed)
-
-    left = [file for file in images.files if not is_done(file)]
-    done, images.files = len(images) - len(left), left
-    return done
+    done = {file.name for file in images.files}
+    if job.drawings is not None:
+        done = {name for name in done if Path(job.drawings, name).exists()}
+    if job.document is not None:
+        done &= read_lines(Path(job.document))[0]
+    images.files = [file for file in images.files if file.name not in done]
+    return len(done)
 
 
-def _image_outputs(files: list[Path], job: Job, architecture: str, recipe: Recipe) -> list[Output]:
+def _image_outputs(files: list[Path], job: Job, model: SSD) -> list[Output]:
     """The outputs of `detect_images`, checked but not yet open."""
-    inputs, outputs = identities(files), []
+    recipe, inputs, outputs = job.recipe_for(model), identities(files), []
     if job.drawings is not None:
         for file in files:
             check_target(Path(job.drawings) / file.name, file.suffix, inputs)
@@ -149,7 +145,8 @@ def _image_outputs(files: list[Path], job: Job, architecture: str, recipe: Recip
         path = check_target(Path(job.document), ".json", inputs)
         if job.skip_existing:
             raise ValueError(f"{path}: only a .jsonl file can be continued")
-        outputs.append(json_document(path, describe(architecture, recipe), recipe.class_names))
+        about = describe(model.spec.architecture, recipe)
+        outputs.append(json_document(path, about, recipe.class_names))
     if not outputs:
         raise ValueError("nothing to write: give drawings, a document, or both")
     return outputs
@@ -188,20 +185,19 @@ def detect_video(
     """
     check_at_least("frames", frames, 1)
     job = Job(**options)
-    recipe = job.recipe_for(model)
-    counter = _Counter()
+    counts = Counter(images=0, objects=0)
     with Video(source, job.on_bad) as video, ExitStack() as files:
-        outputs = _video_outputs(video, job, recipe.class_names)
+        outputs = _video_outputs(video, job, job.recipe_for(model).class_names)
         if not outputs and on_frame is None:
             raise ValueError("nothing to write: give drawings, a document, both, or on_frame")
-        writers = [counter, *map(files.enter_context, outputs), *filter(None, [on_frame])]
+        writers = [*map(files.enter_context, outputs), *filter(None, [on_frame])]
         bar = tqdm(total=frames or video.count, unit="frame", disable=not job.progress)
         try:
-            _run(model, islice(video, frames), recipe, job.batch_size, writers, bar)
+            _run(model, islice(video, frames), job, writers, bar, counts)
         except KeyboardInterrupt:
-            if not (video.is_camera and counter.images):
+            if not (video.is_camera and counts["images"]):
                 raise
-    return Tally(counter.images, counter.objects, video.problems)
+    return Tally(**counts, problems=video.problems)
 
 
 def _video_outputs(video: Video, job: Job, class_names: tuple[str, ...]) -> list[Output]:
@@ -216,26 +212,16 @@ def _video_outputs(video: Video, job: Job, class_names: tuple[str, ...]) -> list
     return outputs
 
 
-class _Counter:
-    """Counts images, and objects in them."""
-
-    def __init__(self) -> None:
-        self.images, self.objects = 0, 0
-
-    def __call__(self, item: Photograph | Frame, found: Detections) -> None:  # noqa: ARG002
-        self.images += 1
-        self.objects += len(found.scores)
-
-
 def _run(
     model: SSD,
     items: Iterable[Photograph | Frame],
-    recipe: Recipe,
-    batch_size: int,
+    job: Job,
     writers: list[Writer],
     bar: tqdm,
+    counts: Counter[str],
 ) -> None:
-    """Detect on all items, and hand each with its detections to all writers, in order."""
+    """Detect on all items, count, and hand each with its detections to all writers, in order."""
+    recipe = asdict(job.recipe_for(model))
     waiting: deque[Photograph | Frame] = deque()  # a batch: taken by the network, not yet written
 
     def images() -> Iterator[np.ndarray]:
@@ -244,8 +230,9 @@ def _run(
             yield item.image
 
     with bar:
-        for detections in detect_stream(model, images(), batch_size, **asdict(recipe)):
+        for detections in detect_stream(model, images(), job.batch_size, **recipe):
             item = waiting.popleft()
+            counts.update(images=1, objects=len(detections.scores))
             for write in writers:
                 write(item, detections)
             bar.update()

@@ -76,8 +76,7 @@ def class_colour(label: int) -> Colour:
     colour = np.array(PALETTE[place])
     # 0.45 keeps all 21 apart, for every kind of colour vision.
     shades = (colour, 0.45 * colour, 255 - 0.45 * (255 - colour))
-    red, green, blue = shades[turn % 3].round().astype(int).tolist()
-    return red, green, blue
+    return tuple(shades[turn % 3].round().astype(int).tolist())
 
 
 def ink(colour: Colour) -> Colour:

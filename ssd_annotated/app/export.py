@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 #: Key of the file's metadata; its value is the model's `describe`, as JSON.
 METADATA = "ssd_annotated"
+OPSET = 18  # version of ONNX's operators: the first that `nms` can be written in
 
 
 class Decoded(nn.Module):
@@ -56,7 +57,7 @@ class GlobalMax(nn.Module):
         return maps.amax(dim=(2, 3), keepdim=True)
 
 
-def export_onnx(model: SSD, path: str | Path, opset: int = 18, nms: bool = False) -> None:
+def export_onnx(model: SSD, path: str | Path, nms: bool = False) -> None:
     """Write a network as ONNX: normalised images in, a box and scores for every prior out.
 
     The input is ``images`` (B, 3, H, W), for any B, normalised as `prepare` does. The outputs are
@@ -74,8 +75,6 @@ def export_onnx(model: SSD, path: str | Path, opset: int = 18, nms: bool = False
         Exported in single precision and eval mode; the model itself does not change.
     path
         One file, weights included, written whole or not at all.
-    opset
-        Version of ONNX's operators; 18 is the first that `nms` can be written in.
     nms
         Include `prepare` and `postprocess`, as ONNX's ``Resize`` and ``NonMaxSuppression``.
 
@@ -115,17 +114,14 @@ def export_onnx(model: SSD, path: str | Path, opset: int = 18, nms: bool = False
         raise ValueError(f"{path}: expected a name that ends in .onnx")
     onnx, _ = (need(name, "onnx", "export to ONNX") for name in ("onnx", "onnxscript"))
     plain = _exportable(model)
-    if nms:
-        file = _whole_way(plain, opset)
-    else:
-        file = _network(plain, opset, "images", ["boxes", "scores"])
+    file = _whole_way(plain) if nms else _network(plain, "images", ["boxes", "scores"])
     about = describe(model.spec.architecture, model.recipe)
     file.metadata_props.add(key=METADATA, value=json.dumps(about))
     with whole(Path(path)) as partial:
         onnx.save(file, partial)
 
 
-def _network(model: SSD, opset: int, images: str, outputs: list[str]) -> "ModelProto":
+def _network(model: SSD, images: str, outputs: list[str]) -> "ModelProto":
     """The network and `decode`, from normalised images on."""
     side = model.recipe.image_size
     return torch.onnx.export(
@@ -133,7 +129,7 @@ def _network(model: SSD, opset: int, images: str, outputs: list[str]) -> "ModelP
         # Two images: a batch of one would be taken for a constant.
         (torch.zeros(2, 3, side, side, device="cpu"),),
         dynamo=True,
-        opset_version=opset,
+        opset_version=OPSET,
         input_names=[images],
         output_names=outputs,
         dynamic_shapes={"images": {0: "batch"}},
@@ -141,12 +137,12 @@ def _network(model: SSD, opset: int, images: str, outputs: list[str]) -> "ModelP
     ).model_proto
 
 
-def _whole_way(model: SSD, opset: int) -> "ModelProto":
+def _whole_way(model: SSD) -> "ModelProto":
     """The network with preparation before it and the search for detections behind it."""
     from onnx.helper import make_tensor_value_info as value
 
     recipe, count = model.recipe, len(model.priors)
-    file = _network(model, opset, "prepared", ["boxes_of_all", "scores_of_all"])
+    file = _network(model, "prepared", ["boxes_of_all", "scores_of_all"])
     before, after, graph = Nodes("prepare"), Nodes("find"), file.graph
     images = value("images", UINT8, ["batch", "height", "width", 3])
     shape = ["batch", most_detections(recipe, count)]
@@ -170,8 +166,7 @@ def _whole_way(model: SSD, opset: int) -> "ModelProto":
 def _exportable(model: SSD) -> SSD:
     """A copy in single precision and eval mode, of operators that can be exported."""
     plain = copy.deepcopy(model).cpu().float().eval()
-    for parent in list(plain.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.AdaptiveMaxPool2d) and child.output_size == 1:
-                parent.register_module(name, GlobalMax())
+    for name, part in list(plain.named_modules()):
+        if isinstance(part, nn.AdaptiveMaxPool2d) and part.output_size == 1:
+            plain.set_submodule(name, GlobalMax())
     return plain

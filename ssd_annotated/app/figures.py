@@ -45,16 +45,11 @@ def draw_gallery(mistakes: Sequence[Mistake], dataset: Dataset, file: str, most:
     """
     wrong = [mistake for mistake in mistakes if mistake.kind != "miss"]
     missed = [mistake for mistake in mistakes if mistake.kind == "miss"]
-    panels = [
-        partial(
-            plot.draw_mistake,
-            image=dataset[mistake.image][0],
-            mistake=mistake,
-            class_names=dataset.class_names,
-        )
-        for mistake in wrong[:most] + missed[:most]
-    ]
-    save_panels(panels, file)
+
+    def draw(ax: Axes, mistake: Mistake) -> None:
+        plot.draw_mistake(ax, dataset[mistake.image][0], mistake, dataset.class_names)
+
+    save_panels([partial(draw, mistake=m) for m in wrong[:most] + missed[:most]], file)
 
 
 def draw_worst(
@@ -62,9 +57,8 @@ def draw_worst(
     targets: Sequence[dict[str, Tensor]],
     dataset: Dataset,
     file: str,
-    most: int = 10,
 ) -> None:
-    """Draw the images with most mistakes, with their objects and what was found."""
+    """Draw the ten images with most mistakes, with their objects and what was found."""
     names = dataset.class_names
     mistakes = find_mistakes(list(detections), list(targets), len(names))
     counts = Counter(mistake.image for mistake in mistakes)
@@ -75,7 +69,7 @@ def draw_worst(
         plot.draw_detections(ax, detections[image], names)
         ax.set_title(f"{counts[image]} mistakes")
 
-    panels = [partial(draw, image=image) for image, _ in counts.most_common(most)]
+    panels = [partial(draw, image=image) for image, _ in counts.most_common(10)]
     save_panels(panels, file, columns=5)
 
 
@@ -88,11 +82,8 @@ def save_panels(panels: Sequence[Panel], file: str, columns: int = 4, side: floa
     columns = min(columns, len(panels)) or 1
     rows = max(-(-len(panels) // columns), 1)
     figure = Figure(figsize=(columns * side, rows * side), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, draw in zip(grid, panels):
-        draw(axes)
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
+    for number, draw in enumerate(panels, start=1):
+        draw(figure.add_subplot(rows, columns, number))
     if not panels:
         figure.suptitle("nothing to show")
     with whole(file) as partial:

@@ -1,12 +1,8 @@
-"""Photographs, videos and cameras, read one image at a time.
-
-An unreadable file raises an error that names it or, if asked for, is left out and listed.
-"""
+"""Photographs, videos and cameras, read one image at a time."""
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, NamedTuple
 
 import cv2
@@ -154,12 +150,7 @@ class Video:
     def __enter__(self) -> "Video":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._capture.release()
 
     @property
@@ -193,10 +184,8 @@ class Video:
 
     def _check_size(self) -> None:
         """Refuse frames that would fill the memory."""
-        width, height = (
-            int(self._capture.get(side))
-            for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
-        )
+        width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+        height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         if width * height > MOST_FRAME_PIXELS:
             self._capture.release()
             what = f"{width} × {height}, more than {MOST_FRAME_PIXELS:,} pixels"

@@ -2,7 +2,6 @@
 
 # Nothing heavy is imported at the top: see `arguments`.
 import json
-import math
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,14 +50,9 @@ def what_next(outcome: object, model: Path) -> str:
 
 def write_json(numbers: dict[str, object], file: str) -> None:
     """Write numbers as JSON; NaN, which JSON lacks, becomes null."""
-
-    def plain(value: object) -> object:
-        if isinstance(value, dict):
-            return {name: plain(part) for name, part in value.items()}
-        return None if isinstance(value, float) and math.isnan(value) else value
-
+    plain = json.loads(json.dumps(numbers), parse_constant=lambda _: None)
     with whole(file) as partial:
-        partial.write_text(json.dumps(plain(numbers), indent=2) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
 
 
 def report_results(out: Path, dataset: object, device: object, settings: object) -> None:
@@ -82,9 +76,7 @@ def report_results(out: Path, dataset: object, device: object, settings: object)
         click.echo(f"the worst images: {out / 'worst.png'}", err=True)
 
 
-def report_coco(
-    detections: Sequence[object], targets: Sequence[object], dataset: object
-) -> dict[str, float]:
+def report_coco(detections: Sequence, targets: Sequence, dataset: object) -> dict[str, float]:
     """Print COCO's twelve numbers, and return them."""
     from ssd_annotated.evaluation.coco import evaluate_coco
 
@@ -94,17 +86,11 @@ def report_coco(
     return numbers
 
 
-def report_mistakes(
-    detections: Sequence[object],
-    targets: Sequence[object],
-    dataset: object,
-    names: Sequence[str],
-    gallery: str,
-) -> None:
+def report_mistakes(detections: Sequence, targets: Sequence, dataset: object, gallery: str) -> None:
     """Print how many mistakes there are of each kind, and draw the worst."""
     from ssd_annotated.app.figures import draw_gallery
     from ssd_annotated.evaluation.mistakes import find_mistakes, mistakes_table
 
-    mistakes = find_mistakes(detections, targets, len(names))
-    click.echo("\n" + mistakes_table(mistakes, names))
+    mistakes = find_mistakes(detections, targets, len(dataset.class_names))
+    click.echo("\n" + mistakes_table(mistakes, dataset.class_names))
     draw_gallery(mistakes, dataset, gallery)

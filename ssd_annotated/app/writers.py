@@ -6,7 +6,7 @@ A file is written under another name and then renamed, so that it is never seen 
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,10 +33,7 @@ def identities(files: Iterable[Path]) -> set[tuple[int, int]]:
 
 
 def check_target(target: Path, suffix: str, inputs: set[tuple[int, int]]) -> Path:
-    """Return the file; a ValueError if it does not end in `suffix`, or is one of the inputs.
-
-    The inputs are given by their `identities`.
-    """
+    """Return the file; a ValueError unless it ends in `suffix` and its identity is no input's."""
     if target.suffix.lower() != suffix.lower():
         raise ValueError(f"{target}: expected a name that ends in {suffix}")
     if identities([target]) & inputs:
@@ -44,30 +41,23 @@ def check_target(target: Path, suffix: str, inputs: set[tuple[int, int]]) -> Pat
     return target
 
 
-def found_plainly(
-    image: UInt8[np.ndarray, "H W 3"], detections: Detections, class_names: tuple[str, ...]
-) -> dict[str, object]:
-    """Width, height and detections of an image as plain data for JSON.
+def entry(item: Photograph | Frame, detections: Detections, class_names: tuple[str, ...]) -> str:
+    """One line of JSON: which image or frame it is, its width and height, and its detections.
 
     ``box_px`` is ``xyxy`` in pixels from the top left corner, cut off at the image's border.
     """
-    height, width = image.shape[:2]
+    if isinstance(item, Photograph):
+        which = {"file": item.file.name}
+    else:
+        which = {"frame": item.number, "seconds": round(item.seconds, 6)}
+    height, width = item.image.shape[:2]
     boxes = to_pixels(detections, width, height).round(2).tolist()
     scores, labels = detections.scores.cpu().double().tolist(), detections.labels.tolist()
     found = [
         {"label": label, "name": class_names[label], "score": round(score, 6), "box_px": box}
         for box, score, label in zip(boxes, scores, labels)
     ]
-    return {"width": width, "height": height, "detections": found}
-
-
-def entry(item: Photograph | Frame, detections: Detections, class_names: tuple[str, ...]) -> str:
-    """One line of JSON: which image or frame it is, its width and height, and its detections."""
-    if isinstance(item, Photograph):
-        which = {"file": item.file.name}
-    else:
-        which = {"frame": item.number, "seconds": round(item.seconds, 6)}
-    return json.dumps({**which, **found_plainly(item.image, detections, class_names)})
+    return json.dumps({**which, "width": width, "height": height, "detections": found})
 
 
 @contextmanager
@@ -158,16 +148,12 @@ def annotated_video(
     path: Path, fps: float | None, class_names: tuple[str, ...]
 ) -> Iterator[Writer]:
     """An MP4 (``mp4v``, no sound) of the frames with their boxes; 30 a second without `fps`."""
-    with whole(path) as partial:
-        file = VideoFile(partial, fps or 30.0)
+    with whole(path) as partial, closing(VideoFile(partial, fps or 30.0)) as file:
 
         def add(frame: Frame, detections: Detections) -> None:
             file.write(draw_detections(frame.image, detections, class_names))
 
-        try:
-            yield add
-        finally:
-            file.close()
+        yield add
 
 
 class VideoFile:
