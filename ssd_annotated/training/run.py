@@ -23,18 +23,12 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ssd_annotated.checkpoint import (
-    describe,
-    plain,
-    read_plain,
-    save_model,
-    uncompiled,
-    write_whole,
-)
+from ssd_annotated.checkpoint import describe, save_model, uncompiled
 from ssd_annotated.data.augment import Augmented
 from ssd_annotated.loss import MultiBoxLoss
 from ssd_annotated.model import SSD, check_architecture
 from ssd_annotated.support.checks import check_at_least
+from ssd_annotated.support.storage import plain, read_plain, write_whole
 from ssd_annotated.training import distributed
 from ssd_annotated.training.records import Log
 from ssd_annotated.training.rungs import Ladder, Standing
