@@ -230,18 +230,16 @@ def _draw_tag(
 ) -> None:
     """Put a tag outside the box, at its left end; without room, inside or at its right end."""
     left, top, right, bottom = box
-    inside = bottom > 0.92 if below else top < 0.08
-    flush_right = left > 0.8
+    x, dx, flush = (min(right, 1.0), -1, "right") if left > 0.8 else (max(left, 0.0), 1, "left")
+    y, inside = (min(bottom, 1.0), bottom > 0.92) if below else (max(top, 0.0), top < 0.08)
+    dy, stands_on = (2, "bottom") if below == inside else (-2, "top")
     ax.annotate(
         tag,
-        (
-            min(right, 1.0) if flush_right else max(left, 0.0),
-            min(bottom, 1.0) if below else max(top, 0.0),
-        ),
-        xytext=(-1 if flush_right else 1, 2 if below == inside else -2),
+        (x, y),
+        xytext=(dx, dy),
         textcoords="offset points",
-        ha="right" if flush_right else "left",
-        va="bottom" if below == inside else "top",
+        ha=flush,
+        va=stands_on,
         color="white",
         fontsize=8.5,
         fontweight="bold",
