@@ -233,8 +233,6 @@ def test_legend_of_kinds(ax):
     assert plot.legend_of_kinds(ax, ["ground_truth", "negative"], {"negative": 3}) is None
     (legend,) = ax.figure.legends
     assert [t.get_text() for t in legend.get_texts()] == ["ground truth", "negative (3)"]
-    plot.legend_of_kinds(ax, ["positive"], loc="upper right")
-    assert ax.get_legend().get_texts()[0].get_text() == "positive"
 
 
 @pytest.mark.parametrize(

@@ -153,10 +153,7 @@ def draw_detections(
 
 
 def draw_priors(ax: Axes, priors: Float[Tensor, "P 4"], kind: str, **line: object) -> None:
-    """Outline `cxcywh` priors, any number of them, in the colour of their `kind`.
-
-    `line` overrides the line of the kind.
-    """
+    """Outline any number of `cxcywh` priors in the line of their `kind`; `line` overrides it."""
     # Dashes of hundreds of boxes would blend into a texture: a crowd gets hairlines instead.
     crowd = {"linestyle": "-", "linewidth": 0.6} if len(priors) > 50 else {}
     look = _look(kind) | crowd | line
@@ -183,15 +180,11 @@ def draw_grid(
 
 
 def legend_of_kinds(
-    ax: Axes, kinds: Sequence[str], counts: Mapping[str, int] | None = None, **legend: object
+    ax: Axes, kinds: Sequence[str], counts: Mapping[str, int] | None = None
 ) -> None:
-    """Say what the colours mean, once below the whole figure, or on `ax` if given a ``loc``."""
+    """Say what the colours mean, and how many there are of each, once below the whole figure."""
     handles = [_legend_line(kind, (counts or {}).get(kind)) for kind in kinds]
-    if "loc" in legend:
-        ax.legend(handles=handles, **legend)
-    else:
-        below = {"loc": "outside lower center", "ncols": len(handles)}
-        ax.figure.legend(handles=handles, **(below | legend))
+    ax.figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
 def _look(kind: str) -> dict[str, object]:
