@@ -11,8 +11,8 @@ from itertools import chain
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ssd_annotated.boxes import area, pairwise_iou
 from ssd_annotated.evaluation.voc import HIT, MISS, Claims, best_first, check_evaluated, judge
@@ -124,7 +124,8 @@ def _false_positives(
 ) -> Iterator[tuple[str, int, Tensor | None]]:
     """Of each false positive of one image: its kind, the detection and the object, if any."""
     other_class = found.labels[:, None] != target["labels"][None, :]
-    other_iou, other = _largest(pairwise_iou(found.boxes, target["boxes"]) * other_class)
+    # One more column, of zeros, for there may be no object.
+    other_iou, other = pad(pairwise_iou(found.boxes, target["boxes"]) * other_class, (0, 1)).max(1)
     for d in (claims.verdict == MISS).nonzero().flatten().tolist():
         if claims.iou[d] >= iou_threshold:
             yield "duplicate", d, claims.object[d]
@@ -134,13 +135,6 @@ def _false_positives(
             yield "localization", d, claims.object[d]
         else:
             yield "confusion", d, other[d]
-
-
-def _largest(iou: Float[Tensor, "D G"]) -> tuple[Float[Tensor, "D"], Int64[Tensor, "D"]]:
-    """The largest IoU of each row and where it stands: 0 at 0 if there is no object."""
-    if iou.shape[1] == 0:
-        return iou.new_zeros(len(iou)), iou.new_zeros(len(iou), dtype=torch.int64)
-    return iou.max(dim=1)
 
 
 def _misses(
