@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.models.detection import SSD300_VGG16_Weights
 
 from ssd_annotated.checkpoint import is_ours, model_of
-from ssd_annotated.model import SSD, ModelSpec, Recipe, build
+from ssd_annotated.model import SSD, ModelSpec, Recipe, build, class_names_of
 from ssd_annotated.published.layouts import LAYOUTS, Layout
 from ssd_annotated.support.storage import read_plain
 
@@ -195,7 +195,7 @@ def _build(layout: Layout, num_classes: int, widths: tuple[int, ...]) -> SSD:
 
 def _names_of(num_classes: int) -> tuple[str, ...]:
     known = {len(names): names for names in (VOC_CLASSES, COCO_CLASSES, COCO_80_CLASSES)}
-    return known.get(num_classes, ("background", *map(str, range(1, num_classes))))
+    return class_names_of(num_classes, known.get(num_classes))
 
 
 def _check_names(
