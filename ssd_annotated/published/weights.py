@@ -190,12 +190,9 @@ def _build(layout: Layout, num_classes: int, widths: tuple[int, ...]) -> SSD:
     """The network that the layout is for, with random weights and the layout's convention."""
     convention = (num_classes == 81 and layout.coco) or layout.convention
     spec = ModelSpec(layout.architecture, num_classes, widths, convention.priors)
-    return build(spec, Recipe(class_names=_names_of(num_classes), **convention.recipe))
-
-
-def _names_of(num_classes: int) -> tuple[str, ...]:
     known = {len(names): names for names in (VOC_CLASSES, COCO_CLASSES, COCO_80_CLASSES)}
-    return class_names_of(num_classes, known.get(num_classes))
+    names = class_names_of(num_classes, known.get(num_classes))
+    return build(spec, Recipe(class_names=names, **convention.recipe))
 
 
 def _check_names(
