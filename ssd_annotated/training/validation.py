@@ -1,8 +1,11 @@
 """Validation: detect on a whole data set, with several workers and processes, and evaluate."""
 
+from collections.abc import Callable
+
 import numpy as np
+import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, default_convert
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from ssd_annotated.detection import detect
@@ -37,7 +40,7 @@ def detect_all(
             images, truth = zip(*samples)
             found = detect(model, list(images), batch_size)
             detections += [Detections(*(field.cpu() for field in image)) for image in found]
-            targets += default_convert(truth)
+            targets += [_convert(target, np.ndarray, torch.from_numpy) for target in truth]
     finally:
         stop(batches)
     whole = len(dataset)
@@ -49,10 +52,11 @@ def _pack(samples: list[tuple[np.ndarray, dict]]) -> list[tuple[np.ndarray, dict
 
     For the test set of VOC 2007 there would be 20,000.
     """
-    return [
-        (image, {name: x.numpy() if isinstance(x, Tensor) else x for name, x in target.items()})
-        for image, target in samples
-    ]
+    return [(image, _convert(target, Tensor, Tensor.numpy)) for image, target in samples]
+
+
+def _convert(target: dict[str, object], kind: type, change: Callable) -> dict[str, object]:
+    return {name: change(x) if isinstance(x, kind) else x for name, x in target.items()}
 
 
 def validate(model: SSD, dataset: Dataset, batch_size: int = 32, workers: int = 0) -> Evaluation:
