@@ -83,9 +83,8 @@ def _rebuild(spec: dict, recipe: dict, state_dict: dict[str, Tensor]) -> SSD:
     check_within("the number of priors", sum(spec.priors.counts), 1, 10**7)
     with torch.device("meta"):  # takes no memory, whatever a file asks for
         weights = sum(weight.numel() for weight in build(spec, Recipe(**recipe)).parameters())
-    check_within(
-        "the number of weights", weights, 0, 2 * sum(map(torch.numel, state_dict.values()))
-    )
+    stored = sum(map(torch.numel, state_dict.values()))
+    check_within("the number of weights", weights, 0, 2 * stored)
     with torch.device("cpu"):  # even if another device is the default
         model = build(spec, Recipe(**recipe))
     model.load_state_dict(state_dict)

@@ -1,7 +1,7 @@
 """Detect: photographs in, detections out."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from inspect import signature
 from itertools import islice
 
@@ -66,11 +66,9 @@ def _batches(
 
 def changed(recipe: Recipe, changes: dict[str, object]) -> Recipe:
     """The recipe with some fields replaced; a ValueError names the ones that it does not have."""
-    unknown = sorted(set(changes) - set(asdict(recipe)))
+    unknown = sorted(set(changes) - set(vars(recipe)))
     if unknown:
-        raise ValueError(
-            f"a recipe has no {', '.join(unknown)}; it has {', '.join(asdict(recipe))}"
-        )
+        raise ValueError(f"a recipe has no {', '.join(unknown)}; it has {', '.join(vars(recipe))}")
     return replace(recipe, **changes)
 
 

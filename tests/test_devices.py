@@ -350,9 +350,6 @@ CALLS = {
     "drawing.plot.draw_targets": lambda: plot.draw_targets(axes(), TARGET, NAMES),
     "drawing.plot.draw_detections": lambda: plot.draw_detections(axes(), FOUND, NAMES),
     "drawing.plot.draw_priors": lambda: plot.draw_priors(axes(), PRIORS, "negative"),
-    "drawing.plot.draw_priors centres": lambda: plot.draw_priors(
-        axes(), PRIORS, "negative", centres=True
-    ),
     "drawing.plot.plot_heatmap": lambda: plot.plot_heatmap(axes(), BOXES[:2], "ab", "cdef"),
     "drawing.plot.plot_precision_recall": lambda: plot.plot_precision_recall(axes(), CURVE),
     "drawing.plot.plot_landscape": lambda: plot.plot_landscape(

@@ -59,12 +59,7 @@ def use_style() -> None:
 
 
 def show_image(
-    ax: Axes,
-    image: np.ndarray,
-    fade: float = 0.0,
-    ticks: bool = False,
-    margin: float = 0.0,
-    resolution: int = 320,
+    ax: Axes, image: np.ndarray, fade: float = 0.0, margin: float = 0.0, resolution: int = 320
 ) -> None:
     """Show a photograph on axes that run from (0, 0), top left, to (1, 1), with square pixels.
 
@@ -74,8 +69,6 @@ def show_image(
         uint8, (H, W, 3) RGB or (H, W) grey.
     fade
         How far to go towards white, from 0 (as it is) to 1, so that many boxes stay legible on it.
-    ticks
-        Whether to show the coordinates.
     margin
         Width of the white margin, as a fraction of the image, for boxes that stick out.
     resolution
@@ -91,7 +84,7 @@ def show_image(
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if shrink < 1 else image
     faded = np.uint8(np.round(small + (255.0 - small) * fade))
     ax.imshow(faded, extent=(0, 1, 1, 0), cmap="gray", vmin=0, vmax=255, zorder=0)
-    _frame(ax, image.shape[0] / image.shape[1], ticks, margin)
+    _frame(ax, image.shape[0] / image.shape[1], ticks=False, margin=margin)
 
 
 def show_canvas(
@@ -117,7 +110,7 @@ def draw_boxes(
     ax: Axes,
     boxes: Float[Tensor, "N 4"],
     kind: str,
-    labels: Int[Tensor, " N"] | Sequence[str] | None = None,
+    labels: Int[Tensor, " N"] | Sequence[str | int] | None = None,
     scores: Float[Tensor, " N"] | None = None,
     class_names: Sequence[str] | None = None,
     **line: object,
@@ -144,9 +137,7 @@ def draw_targets(
     ax: Axes, target: Mapping[str, Tensor], class_names: Sequence[str] | None = None
 ) -> None:
     """Draw the objects of one image, with their labels, as ground truth."""
-    draw_boxes(
-        ax, target["boxes"], "ground_truth", labels=target["labels"], class_names=class_names
-    )
+    draw_boxes(ax, target["boxes"], "ground_truth", target["labels"], class_names=class_names)
 
 
 def draw_detections(
@@ -161,18 +152,8 @@ def draw_detections(
     draw_boxes(ax, boxes, "detection", labels, scores, class_names)
 
 
-def draw_priors(
-    ax: Axes, priors: Float[Tensor, "P 4"], kind: str, centres: bool = False, **line: object
-) -> None:
-    """Outline `cxcywh` priors, any number of them, in the colour of their `kind`.
-
-    With `centres`, draw only a dot at each centre. `line` overrides the line of the kind.
-    """
-    if centres:
-        size = min(12.0, max(1.5, 3000 / max(len(priors), 1)))
-        dots = {"color": _look(kind)["edgecolor"], "edgecolor": "white", "linewidth": size / 30}
-        ax.scatter(*priors[:, :2].T.numpy(force=True), s=size, zorder=3, **dots)
-        return
+def draw_priors(ax: Axes, priors: Float[Tensor, "P 4"], kind: str, **line: object) -> None:
+    """Outline any number of `cxcywh` priors in the line of their `kind`; `line` overrides it."""
     # Dashes of hundreds of boxes would blend into a texture: a crowd gets hairlines instead.
     crowd = {"linestyle": "-", "linewidth": 0.6} if len(priors) > 50 else {}
     look = _look(kind) | crowd | line
@@ -185,33 +166,25 @@ def draw_priors(
 
 
 def draw_grid(
-    ax: Axes,
-    cells: int | tuple[int, int],
-    highlight: Sequence[tuple[int, int]] = (),
-    kind: str = "positive",
+    ax: Axes, cells: int | tuple[int, int], highlight: Sequence[tuple[int, int]] = ()
 ) -> None:
     """Divide the image into the cells of a feature map; tint the (row, column) pairs given."""
-    look = _look(kind)
     rows, columns = (cells, cells) if isinstance(cells, int) else cells
     line = {"color": INK, "linewidth": 0.7, "alpha": 0.55, "zorder": 2}
     ax.vlines([c / columns for c in range(columns + 1)], 0, 1, **line)
     ax.hlines([r / rows for r in range(rows + 1)], 0, 1, **line)
     for row, column in highlight:
         corner = (column / columns, row / rows)
-        tint = {"facecolor": look["edgecolor"], "alpha": 0.35, "edgecolor": "none", "zorder": 2}
+        tint = {"facecolor": COLOURS["positive"], "alpha": 0.35, "edgecolor": "none", "zorder": 2}
         ax.add_patch(Rectangle(corner, 1 / columns, 1 / rows, **tint))
 
 
 def legend_of_kinds(
-    ax: Axes, kinds: Sequence[str], counts: Mapping[str, int] | None = None, **legend: object
+    ax: Axes, kinds: Sequence[str], counts: Mapping[str, int] | None = None
 ) -> None:
-    """Say what the colours mean, once below the whole figure, or on `ax` if given a ``loc``."""
+    """Say what the colours mean, and how many there are of each, once below the whole figure."""
     handles = [_legend_line(kind, (counts or {}).get(kind)) for kind in kinds]
-    if "loc" in legend:
-        ax.legend(handles=handles, **legend)
-    else:
-        below = {"loc": "outside lower center", "ncols": len(handles)}
-        ax.figure.legend(handles=handles, **(below | legend))
+    ax.figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
 def _look(kind: str) -> dict[str, object]:
@@ -228,7 +201,7 @@ def _halo(look: Mapping[str, object]) -> withStroke:
 
 def _tags(
     count: int,
-    labels: Int[Tensor, " N"] | Sequence[str] | None,
+    labels: Int[Tensor, " N"] | Sequence[str | int] | None,
     scores: Float[Tensor, " N"] | None,
     class_names: Sequence[str] | None,
 ) -> list[str]:
@@ -239,7 +212,7 @@ def _tags(
     return [f"{name} {value}".strip() for name, value in zip(names, values, strict=True)]
 
 
-def _name(label: Tensor | str, class_names: Sequence[str] | None) -> str:
+def _name(label: Tensor | str | int, class_names: Sequence[str] | None) -> str:
     if isinstance(label, str):
         return label
     return str(int(label)) if class_names is None else class_names[int(label)]
@@ -250,18 +223,16 @@ def _draw_tag(
 ) -> None:
     """Put a tag outside the box, at its left end; without room, inside or at its right end."""
     left, top, right, bottom = box
-    inside = bottom > 0.92 if below else top < 0.08
-    flush_right = left > 0.8
+    x, dx, flush = (min(right, 1.0), -1, "right") if left > 0.8 else (max(left, 0.0), 1, "left")
+    y, inside = (min(bottom, 1.0), bottom > 0.92) if below else (max(top, 0.0), top < 0.08)
+    dy, stands_on = (2, "bottom") if below == inside else (-2, "top")
     ax.annotate(
         tag,
-        (
-            min(right, 1.0) if flush_right else max(left, 0.0),
-            min(bottom, 1.0) if below else max(top, 0.0),
-        ),
-        xytext=(-1 if flush_right else 1, 2 if below == inside else -2),
+        (x, y),
+        xytext=(dx, dy),
         textcoords="offset points",
-        ha="right" if flush_right else "left",
-        va="bottom" if below == inside else "top",
+        ha=flush,
+        va=stands_on,
         color="white",
         fontsize=8.5,
         fontweight="bold",
@@ -271,16 +242,8 @@ def _draw_tag(
 
 
 def _legend_line(kind: str, count: int | None) -> Line2D:
-    look = _look(kind)
     name = kind.replace("_", " ") + ("" if count is None else f" ({count})")
-    return Line2D(
-        [],
-        [],
-        color=look["edgecolor"],
-        linestyle=look["linestyle"],
-        linewidth=look["linewidth"],
-        label=name,
-    )
+    return Line2D([], [], color=_look(kind)["edgecolor"], label=name, **LINES[kind])
 
 
 # ------------------------------------------------------------------------------ diagrams
@@ -291,18 +254,15 @@ def plot_heatmap(
     matrix: Float[Tensor, "rows columns"],
     rows: Sequence[str],
     columns: Sequence[str],
-    digits: int = 2,
     highlight: Sequence[tuple[int, int]] = (),
-    kind: str = "positive",
     limits: tuple[float, float] = (0.0, 1.0),
 ) -> None:
     """Draw a matrix (of IoUs, say) with its numbers, and a frame for each pair in `highlight`."""
-    look = _look(kind)
     sns.heatmap(
         matrix.numpy(force=True),
         ax=ax,
         annot=True,
-        fmt=f".{digits}f",
+        fmt=".2f",
         vmin=limits[0],
         vmax=limits[1],
         cmap=sns.light_palette("#8b9cbd", as_cmap=True),  # light enough for dark numbers
@@ -315,8 +275,8 @@ def plot_heatmap(
     )
     ax.tick_params(length=0)
     ax.tick_params(axis="y", rotation=0)
+    frame = _look("positive") | {"linewidth": 2.6}
     for row, column in highlight:
-        frame = look | {"linestyle": "-", "linewidth": 2.6}
         ax.add_patch(Rectangle((column, row), 1, 1, fill=False, clip_on=False, **frame))
 
 
@@ -346,23 +306,17 @@ def plot_curves(
     ax.legend()
 
 
-def plot_precision_recall(
-    ax: Axes, curve: PrecisionRecall, label: str | None = None, colour: str = COLOURS["detection"]
-) -> None:
+def plot_precision_recall(ax: Axes, curve: PrecisionRecall, label: str | None = None) -> None:
     """Draw precision against recall, a dot per detection, and the area of average precision.
 
     A filled dot is a true positive, a hollow one a false positive; past 60 detections the dots
     would only be a smear and are left out.
     """
+    colour = COLOURS["detection"]
     recall, precision = curve.recall.numpy(force=True), curve.precision.numpy(force=True)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    ax.fill_between(
-        np.append(0, recall),
-        np.append(envelope[:1], envelope),
-        step="pre",
-        color=colour,
-        alpha=0.12,
-    )
+    # From a recall of 0 on, where it is as high as at the first detection.
+    ax.fill_between([0, *recall], [*envelope[:1], *envelope], step="pre", color=colour, alpha=0.12)
     ax.plot(recall, precision, "-", color=colour, lw=1.5, label=label)
     if len(recall) <= 60:
         faces = [colour if right else "white" for right in curve.true_positive.tolist()]
@@ -481,12 +435,10 @@ def draw_mistake(
     side = boxes.new_tensor([right - left, bottom - top] * 2)
     moved = (boxes * boxes.new_tensor([width, height] * 2) - corner) / side
     if mistake.object_box is not None:
-        label = torch.tensor([mistake.object_label], device="cpu")
-        draw_boxes(ax, moved[:1], "ground_truth", label, None, class_names)
+        draw_boxes(ax, moved[:1], "ground_truth", [mistake.object_label], None, class_names)
     if mistake.box is not None:
-        label = torch.tensor([mistake.label], device="cpu")
         score = boxes.new_tensor([mistake.score])
-        draw_boxes(ax, moved[-1:], "detection", label, score, class_names)
+        draw_boxes(ax, moved[-1:], "detection", [mistake.label], score, class_names)
     ax.set_title(mistake.kind)
 
 

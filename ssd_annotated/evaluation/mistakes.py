@@ -6,23 +6,16 @@ can be counted and looked at.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ssd_annotated.boxes import area, pairwise_iou
-from ssd_annotated.evaluation.voc import (
-    HIT,
-    MISS,
-    Claims,
-    best_first,
-    check_evaluated,
-    is_difficult,
-    judge,
-)
+from ssd_annotated.evaluation.voc import HIT, MISS, Claims, best_first, check_evaluated, judge
 from ssd_annotated.nms import Detections
 from ssd_annotated.support.checks import check_within
 from ssd_annotated.support.tables import text_table
@@ -84,14 +77,22 @@ def find_mistakes(
     """
     check_within("minimum_score", minimum_score, 0, 1)
     detections, targets = check_evaluated(detections, targets, num_classes, iou_threshold)
-    wrong, missed = [], []
+    mistakes = []
     for image, (found, target) in enumerate(zip(detections, targets, strict=True)):
-        found = best_first(found)
+        found = best_first(found)  # so that those shown have the same numbers
         shown = Detections(*(field[found.scores >= minimum_score] for field in found))
         claims = judge(shown, target, iou_threshold)
-        wrong += _false_positives(image, shown, target, claims, iou_threshold)
-        missed += _misses(image, found, target, claims)
-    return sorted(wrong, key=lambda m: -m.score) + sorted(missed, key=_object_area, reverse=True)
+        wrong = _false_positives(shown, target, claims, iou_threshold)
+        missed = _misses(found, target, claims)
+        mistakes += [_mistake(image, found, target, *each) for each in chain(wrong, missed)]
+    return sorted(mistakes, key=_rank)
+
+
+def _rank(mistake: Mistake) -> tuple[bool, float]:
+    """False positives, surest first, then misses, the largest object first."""
+    if mistake.kind == "miss":
+        return True, -float(area(torch.tensor(mistake.object_box, device="cpu")))
+    return False, -mistake.score
 
 
 def mistakes_table(mistakes: Sequence[Mistake], class_names: Sequence[str]) -> str:
@@ -119,55 +120,41 @@ def _names(mistake: Mistake, class_names: Sequence[str]) -> str:
 
 
 def _false_positives(
-    image: int,
-    found: Detections,
-    target: dict[str, Tensor],
-    claims: Claims,
-    iou_threshold: float,
-) -> list[Mistake]:
-    """The detections of one image that are false positives, each with its kind."""
+    found: Detections, target: dict[str, Tensor], claims: Claims, iou_threshold: float
+) -> Iterator[tuple[str, int, Tensor | None]]:
+    """Of each false positive of one image: its kind, the detection and the object, if any."""
     other_class = found.labels[:, None] != target["labels"][None, :]
-    other_iou, other = _largest(pairwise_iou(found.boxes, target["boxes"]) * other_class)
-    mistakes = []
+    # One more column, of zeros, for there may be no object.
+    other_iou, other = pad(pairwise_iou(found.boxes, target["boxes"]) * other_class, (0, 1)).max(1)
     for d in (claims.verdict == MISS).nonzero().flatten().tolist():
         if claims.iou[d] >= iou_threshold:
-            mistakes.append(_mistake("duplicate", image, found, d, target, claims.object[d]))
+            yield "duplicate", d, claims.object[d]
         elif max(claims.iou[d], other_iou[d]) < NEAR:
-            mistakes.append(_mistake("background", image, found, d, target, None))
+            yield "background", d, None
         elif claims.iou[d] >= other_iou[d]:
-            mistakes.append(_mistake("localization", image, found, d, target, claims.object[d]))
+            yield "localization", d, claims.object[d]
         else:
-            mistakes.append(_mistake("confusion", image, found, d, target, other[d]))
-    return mistakes
-
-
-def _largest(iou: Float[Tensor, "D G"]) -> tuple[Float[Tensor, "D"], Int64[Tensor, "D"]]:
-    """The largest IoU of each row and where it stands: 0 at 0 if there is no object."""
-    if iou.shape[1] == 0:
-        return iou.new_zeros(len(iou)), iou.new_zeros(len(iou), dtype=torch.int64)
-    return iou.max(dim=1)
+            yield "confusion", d, other[d]
 
 
 def _misses(
-    image: int, found: Detections, target: dict[str, Tensor], claims: Claims
-) -> list[Mistake]:
-    """The objects of one image that no claim hit, each with the best detection near it."""
-    missed = ~is_difficult(target)
+    found: Detections, target: dict[str, Tensor], claims: Claims
+) -> Iterator[tuple[str, int | None, int]]:
+    """Of each object that no claim hit: "miss", the best detection near it, if any, and itself."""
+    missed = ~target["difficult"]
     missed[claims.object[claims.verdict == HIT]] = False
     near = pairwise_iou(found.boxes, target["boxes"]) >= NEAR
-    mistakes = []
     for g in missed.nonzero().flatten().tolist():
         ranks = near[:, g].nonzero().flatten().tolist()
-        mistakes.append(_mistake("miss", image, found, ranks[0] if ranks else None, target, g))
-    return mistakes
+        yield "miss", ranks[0] if ranks else None, g
 
 
 def _mistake(
-    kind: str,
     image: int,
     found: Detections,
-    d: int | None,
     target: dict[str, Tensor],
+    kind: str,
+    d: int | None,
     g: int | Tensor | None,
 ) -> Mistake:
     """Detection `d` and object `g` of an image, one of which may be None, as plain numbers."""
@@ -181,7 +168,3 @@ def _mistake(
     if d is not None and g is not None:
         fields["iou"] = float(pairwise_iou(found.boxes[d][None], target["boxes"][g][None]))
     return Mistake(kind, image, **fields)
-
-
-def _object_area(mistake: Mistake) -> float:
-    return float(area(torch.tensor(mistake.object_box, device="cpu")))

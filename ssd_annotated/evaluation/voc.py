@@ -283,9 +283,8 @@ def _judge_all(world: _World, num_classes: int, iou_threshold: float) -> Int64[T
         "labels": world.image * num_classes + world.labels,
         "difficult": world.difficult,
     }
-    some = torch.zeros(int(own.max()) + 1 if len(own) else 0, dtype=torch.bool, device="cpu")
-    some[objects["labels"][objects["labels"] < len(some)]] = True
-    chance = some[own].nonzero().flatten()
+    there = objects["labels"].bincount(minlength=int(own.max()) + 1 if len(own) else 0)
+    chance = there[own].nonzero().flatten()
     chance = chance[world.found.scores[chance].argsort(descending=True, stable=True)]
     found = Detections(world.found.boxes[chance], world.found.scores[chance], own[chance])
     verdict = torch.full_like(own, MISS)
@@ -298,19 +297,13 @@ def _precision_recall(
 ) -> PrecisionRecall:
     """Recall = hits / objects and precision = hits / detections, after each detection."""
     hits = true_positive.double().cumsum(dim=0)
-    return PrecisionRecall(
-        recall=hits / objects,
-        precision=hits / torch.arange(1, len(hits) + 1, device=hits.device),
-        scores=scores,
-        true_positive=true_positive,
-    )
+    precision = hits / torch.arange(1, len(hits) + 1, device=hits.device)
+    return PrecisionRecall(hits / objects, precision, scores, true_positive)
 
 
 def is_difficult(target: dict[str, Tensor]) -> Bool[Tensor, "G"]:
     """Which objects are difficult: none, where the target does not say."""
-    if "difficult" in target:
-        return target["difficult"].bool()
-    return torch.zeros_like(target["labels"], dtype=torch.bool)
+    return target.get("difficult", torch.zeros_like(target["labels"])).bool()
 
 
 def _check_method(method: str) -> None:
@@ -323,12 +316,12 @@ def check_evaluated(
     num_classes: int,
     iou_threshold: float,
 ) -> tuple[list[Detections], list[dict[str, Tensor]]]:
-    """Check what :func:`evaluate` is given, and bring it to the CPU."""
+    """Check what :func:`evaluate` is given, and bring it to the CPU, with all objects' flags."""
     _joined(detections, targets, num_classes, iou_threshold)
-    known = ("boxes", "labels", "difficult")
+    known = [{**t, "difficult": is_difficult(t)} for t in targets]
     return (
         [Detections(*(field.cpu() for field in d)) for d in detections],
-        [{name: t[name].cpu() for name in known if name in t} for t in targets],
+        [{name: t[name].cpu() for name in ("boxes", "labels", "difficult")} for t in known],
     )
 
 

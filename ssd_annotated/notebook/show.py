@@ -10,6 +10,7 @@ import os
 import random
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -127,9 +128,8 @@ def _without_docstrings(source: str) -> str:
             continue
         first = node.body[0]
         blank = isinstance(node, ast.ClassDef) and not lines[first.end_lineno].strip()
-        lines[first.lineno - 1 : first.end_lineno + blank] = [None] * (
-            first.end_lineno + blank - first.lineno + 1
-        )
+        for number in range(first.lineno - 1, first.end_lineno + blank):
+            lines[number] = None
     return "\n".join(line for line in lines if line is not None)
 
 
@@ -172,14 +172,11 @@ def shape_table(model: nn.Module, images: Tensor, depth: int | None = None) -> N
     """
     rows = []
 
-    def note(name: str) -> Callable:
-        def hook(module: nn.Module, _: object, output: object) -> None:
-            count = sum(p.numel() for p in module.parameters())
-            rows.append((name, type(module).__name__, _shapes(output), count))
+    def note(name: str, module: nn.Module, _: object, output: object) -> None:
+        count = sum(p.numel() for p in module.parameters())
+        rows.append((name, type(module).__name__, _shapes(output), count))
 
-        return hook
-
-    hooks = [module.register_forward_hook(note(name)) for name, module in _layers(model, depth)]
+    hooks = [m.register_forward_hook(partial(note, name)) for name, m in _layers(model, depth)]
     try:
         with evaluating(model):
             model(images)

@@ -40,19 +40,14 @@ class Convention:
         return MultiBoxLoss(priors, **self.loss)
 
 
-def _pixels(*values: float) -> tuple[float, ...]:
-    """Levels of 0 to 255 as fractions."""
-    return tuple(value / 255 for value in values)
-
-
-_LEVEL = _pixels(1, 1, 1)
-#: Subtracted from levels of 0 to 255, which are not divided by anything.
-_CAFFE_INPUT = {"mean": _pixels(123, 117, 104), "std": _LEVEL}
+#: Levels of 0 to 255 that are not divided by anything.
+_LEVELS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}
 _IMAGENET_INPUT = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 _CAFFE = {
     "image_size": 300,
-    **_CAFFE_INPUT,
+    **_LEVELS,
+    "mean": (123 / 255, 117 / 255, 104 / 255),
     "score_threshold": 0.01,
     "top_k": 400,
     "nms_threshold": 0.45,
@@ -73,8 +68,7 @@ _SGRVINOD = {**_CAFFE, **_IMAGENET_INPUT, "resize": "pillow", "top_k": None}
 # worse one.
 _D2L = {
     "image_size": 256,
-    "mean": (0.0, 0.0, 0.0),
-    "std": _LEVEL,
+    **_LEVELS,
     "score_threshold": 0.009999999,
     "top_k": None,
     "nms_threshold": 0.5,
@@ -99,7 +93,7 @@ _ABOVE_HALF = np.nextafter(np.float32(0.5), np.float32(1)).item()
 # The post also multiplies both terms by the batch size, which a learning rate can undo.
 _TF2_LOSS = {"method": "first", "threshold": _ABOVE_HALF, "normalize": "images"}
 # It divides levels of 0 to 255 by the image's width. It shows no post-processing: this is Caffe's.
-_TF2 = {**_CAFFE, "mean": (0.0, 0.0, 0.0), "std": _pixels(300, 300, 300)}
+_TF2 = {**_CAFFE, "mean": (0.0, 0.0, 0.0), "std": (300 / 255,) * 3}
 
 #: What each published SSD does, under the names of `PRESETS`.
 CONVENTIONS: dict[str, Convention] = {

@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.models.detection import SSD300_VGG16_Weights
 
 from ssd_annotated.checkpoint import is_ours, model_of
-from ssd_annotated.model import SSD, ModelSpec, Recipe, build
+from ssd_annotated.model import SSD, ModelSpec, Recipe, build, class_names_of
 from ssd_annotated.published.layouts import LAYOUTS, Layout
 from ssd_annotated.support.storage import read_plain
 
@@ -190,12 +190,9 @@ def _build(layout: Layout, num_classes: int, widths: tuple[int, ...]) -> SSD:
     """The network that the layout is for, with random weights and the layout's convention."""
     convention = (num_classes == 81 and layout.coco) or layout.convention
     spec = ModelSpec(layout.architecture, num_classes, widths, convention.priors)
-    return build(spec, Recipe(class_names=_names_of(num_classes), **convention.recipe))
-
-
-def _names_of(num_classes: int) -> tuple[str, ...]:
     known = {len(names): names for names in (VOC_CLASSES, COCO_CLASSES, COCO_80_CLASSES)}
-    return known.get(num_classes, ("background", *map(str, range(1, num_classes))))
+    names = class_names_of(num_classes, known.get(num_classes))
+    return build(spec, Recipe(class_names=names, **convention.recipe))
 
 
 def _check_names(

@@ -81,10 +81,9 @@ class Candidates:
         order = self.rows[own].argsort()
         yield from by_falling_iou(self.iou[own][order], self.rows[own][order], most)
         # A suspended generator keeps its variables in memory, so nothing large has a name here.
-        yield from by_falling_iou(self._overlaps(index), self._every(index), most)
-
-    def _every(self, index: int) -> Int[ndarray, " P"]:
-        return self._home[index] + np.arange(self._corners.shape[1])
+        yield from by_falling_iou(
+            self._overlaps(index), self._home[index] + np.arange(self._corners.shape[1]), most
+        )
 
     def _overlaps(self, index: int) -> Float[ndarray, " P"]:
         return paired_iou(self._boxes[:, [index]], self._corners)

@@ -6,7 +6,6 @@ Without ``torchrun`` there is one process and nothing to exchange; callers need 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,8 +13,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssd_annotated.loss import LossParts
-
-Thing = TypeVar("Thing")
 
 
 def world_size() -> int:
@@ -65,10 +62,8 @@ def wrap(model: nn.Module) -> nn.Module:
     """
     if world_size() == 1:
         return model
-    device = next(model.parameters()).device
-    if device.type == "cuda":
+    if next(model.parameters()).is_cuda:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return DistributedDataParallel(model, device_ids=[device.index])
     return DistributedDataParallel(model)
 
 
@@ -99,10 +94,10 @@ def own_part(length: int) -> range:
     return range(rank(), length, world_size())
 
 
-def gather(mine: list[Thing], length: int) -> list[Thing]:
+def gather(mine: list, length: int) -> list:
     """Put the parts of all processes together, in the order of the whole list."""
     if world_size() == 1:
         return mine
-    parts: list[list[Thing]] = [[] for _ in range(world_size())]
+    parts: list[list] = [[] for _ in range(world_size())]
     dist.all_gather_object(parts, mine)
     return [parts[index % world_size()][index // world_size()] for index in range(length)]

@@ -14,8 +14,6 @@ except ImportError:  # Windows: there nothing is locked
 from ssd_annotated.support.extras import need
 from ssd_annotated.training import distributed
 
-METRICS = "metrics.jsonl"
-
 
 class Log:
     """Records as JSON lines, and for TensorBoard if asked for; the first process writes them.
@@ -35,7 +33,7 @@ class Log:
         self._file = self._board = None
         if distributed.rank() > 0:
             return
-        path = folder / METRICS
+        path = folder / "metrics.jsonl"
         self._file = path.open("a", encoding="utf-8", buffering=1)  # line by line
         length = _length_before(path, start)
         _lock(self._file, folder)

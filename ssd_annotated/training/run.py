@@ -23,18 +23,12 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ssd_annotated.checkpoint import (
-    describe,
-    plain,
-    read_plain,
-    save_model,
-    uncompiled,
-    write_whole,
-)
+from ssd_annotated.checkpoint import describe, save_model, uncompiled
 from ssd_annotated.data.augment import Augmented
 from ssd_annotated.loss import MultiBoxLoss
 from ssd_annotated.model import SSD, check_architecture
 from ssd_annotated.support.checks import check_at_least
+from ssd_annotated.support.storage import plain, read_plain, write_whole
 from ssd_annotated.training import distributed
 from ssd_annotated.training.records import Log
 from ssd_annotated.training.rungs import Ladder, Standing
@@ -118,9 +112,10 @@ def run(
     _check(model, validation, validate_every, save_every)
     folder, trainer = Path(folder), Trainer(model, dataset, settings, loss)
     best = _begin(folder, trainer, resume)
+    silent = not progress or distributed.rank() > 0
     with (
         Log(folder, trainer.next_step, tensorboard) as log,
-        _bar(trainer, progress) as bar,
+        tqdm(total=settings.steps, initial=trainer.next_step, disable=silent, unit="step") as bar,
         stop_signals() as caught,
         closing(trainer),
         _keep_what_breaks(trainer, folder),
@@ -211,13 +206,12 @@ def _is_whole(file: Path) -> bool:
 
 def _describe_run(trainer: Trainer) -> dict[str, dict[str, object]]:
     """Settings and data as plain data: what must not change before a run continues."""
-    settings = asdict(trainer.settings)
     dataset = trainer.dataset
     data: dict[str, object] = {"images": len(dataset)}
     if isinstance(dataset, Augmented):
         data |= {"augmentation": asdict(dataset.augmentation), "augmentation_seed": dataset.seed}
-    kept = {name: value for name, value in settings.items() if name not in _FREE_SETTINGS}
-    return plain({"settings": kept, "data": data})
+    settings = {k: v for k, v in asdict(trainer.settings).items() if k not in _FREE_SETTINGS}
+    return plain({"settings": settings, "data": data})
 
 
 def _check_same(file: Path, part: str, before: dict, now: dict) -> None:
@@ -337,9 +331,3 @@ class _Report:
             self._bar.write(words, file=sys.stderr)
         elif words and words.startswith("warning: ") and distributed.rank() == 0:
             warnings.warn(words.removeprefix("warning: "), stacklevel=5)
-
-
-def _bar(trainer: Trainer, progress: bool) -> tqdm:
-    silent = not progress or distributed.rank() > 0
-    steps = trainer.settings.steps
-    return tqdm(total=steps, initial=trainer.next_step, disable=silent, unit="step")

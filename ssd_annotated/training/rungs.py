@@ -112,19 +112,14 @@ class Ladder:
         done = record["step"] + 1
         if (loss.confidence, loss.normalize) != ("cross_entropy", "positives") or done % WINDOW:
             return None
-        self._stand()
-        if self._stays(done) and not finds(best):
+        counts = distributed.total(self._trainer.positives.to(loss.priors.device))
+        rungs = find_rungs(counts, loss.negatives_per_positive)
+        self.standing = Standing(sum(self._losses) / len(self._losses), rungs)
+        late = done >= self._patience and not self._warned
+        if late and self.standing.passed < 2 and not finds(best):
             self._warned, self._passed = True, self.standing.passed
             return f"warning: after {done} steps, {self.standing}. Try: {ADVICE}"
         if self.standing.passed <= self._passed:
             return None
         self._passed = self.standing.passed
         return f"step {done}: {self.standing}"
-
-    def _stand(self) -> None:
-        counts = self._trainer.positives.to(self._trainer.model.priors.device)
-        rungs = find_rungs(distributed.total(counts), self._trainer.loss.negatives_per_positive)
-        self.standing = Standing(sum(self._losses) / len(self._losses), rungs)
-
-    def _stays(self, done: int) -> bool:
-        return self.standing.passed < 2 and done >= self._patience and not self._warned

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -15,6 +14,7 @@ from ssd_annotated.support.checks import (
     check_seed,
     check_within,
 )
+from ssd_annotated.support.storage import plain
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,8 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            # A safe load would refuse a checkpoint with NumPy's numbers.
-            value = getattr(self, field.name)
-            if isinstance(value, np.generic):
-                object.__setattr__(self, field.name, value.item())
+        for field in fields(self):  # a safe load would refuse a checkpoint with NumPy's numbers
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
         milestones = tuple(float(milestone) for milestone in self.milestones)
         object.__setattr__(self, "milestones", milestones)
         self._check()
@@ -131,11 +128,9 @@ def _one_cycle(step: int, steps: int) -> float:
     """Up half a cosine from 1/25 to 1 in a tenth of the steps, down another one to 1/250,000."""
     top = max(0.1 * steps - 1, 1)
     if step <= top:
-        return _half_cosine(1 / 25, 1, step / top)
-    return _half_cosine(1, 4e-6, (step - top) / max(steps - 1 - top, 1))
-
-
-def _half_cosine(start: float, end: float, way: float) -> float:
+        start, end, way = 1 / 25, 1, step / top
+    else:
+        start, end, way = 1, 4e-6, (step - top) / max(steps - 1 - top, 1)
     return end + (start - end) * (1 + math.cos(math.pi * way)) / 2
 
 

@@ -19,9 +19,8 @@ def stop_signals() -> Iterator[list[signal.Signals]]:
             raise KeyboardInterrupt
         caught.append(signal.Signals(number))
 
-    watched = (signal.SIGTERM, signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread():
-        watched = ()
+    main = threading.current_thread() is threading.main_thread()
+    watched = (signal.SIGTERM, signal.SIGINT) if main else ()
     before = {number: signal.signal(number, catch) for number in watched}
     try:
         yield caught

@@ -56,6 +56,7 @@ def _pack(samples: list[tuple[np.ndarray, dict]]) -> list[tuple[np.ndarray, dict
 
 
 def _convert(target: dict[str, object], kind: type, change: Callable) -> dict[str, object]:
+    """Change what is of a kind. (torch's `default_convert` would use torch's default device.)"""
     return {name: change(x) if isinstance(x, kind) else x for name, x in target.items()}
 
 
