@@ -62,8 +62,10 @@ def wrap(model: nn.Module) -> nn.Module:
     """
     if world_size() == 1:
         return model
-    if next(model.parameters()).is_cuda:
+    device = next(model.parameters()).device
+    if device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return DistributedDataParallel(model, device_ids=[device.index])
     return DistributedDataParallel(model)
 
 
