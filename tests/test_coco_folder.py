@@ -90,9 +90,8 @@ def test_items_are_those_of_every_folder(folder):
     ]
 
 
-def test_torchvision_reads_the_same(folder, capsys):
+def test_torchvision_reads_the_same(folder):
     dataset = read(folder)
-    assert capsys.readouterr().out == ""
     others = CocoDetection(str(folder / "images"), str(folder / "all.json"))
     assert len(dataset) == len(others) == 3
     ids = dict(enumerate((3, 13, 90), start=1))
@@ -566,7 +565,8 @@ def test_a_category_called_background_is_no_class(folder, name):
 
 
 def test_no_extra_is_needed(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    for name in ("pycocotools", "pycocotools.coco"):  # also if it was imported before
+        monkeypatch.setitem(sys.modules, name, None)
     assert len(read(folder)) == 3
 
 
